@@ -42,8 +42,15 @@ class RayLaunch(Spec):
     """How `up` starts this cluster on the machine it runs on."""
 
     node_ip_address: str = "127.0.0.1"
-    port_base: int = Field(ge=1024, le=60000, description="the cluster uses the 100 ports from here")
-    num_cpus: int = Field(default=8, ge=1)
+    port_base: int = Field(
+        ge=1024, le=60000, description="the cluster uses the 100 ports from here"
+    )
+    num_cpus: int = Field(default=8, ge=1, description="logical processors given to Ray")
+    engine_cpus: list[int] = Field(
+        default=[],
+        description="processors that its engines are pinned to, so that clusters that share a "
+        "machine have capacity of their own",
+    )
 
 
 class Cluster(Spec):

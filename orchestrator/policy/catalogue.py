@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from orchestrator.config.spec import Cluster, Configuration, Model, Pool, Variant, Workload, Zone
+from orchestrator.config.spec import (
+    Cluster,
+    Configuration,
+    Key,
+    Model,
+    Pool,
+    Variant,
+    Workload,
+    Zone,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,10 @@ class Catalogue:
     @cached_property
     def zones(self) -> dict[str, Zone]:
         return {z.name: z for z in self.configuration.zones}
+
+    @cached_property
+    def keys(self) -> dict[str, Key]:
+        return {k.id: k for k in self.configuration.keys}
 
     @cached_property
     def candidates(self) -> dict[str, Candidate]:

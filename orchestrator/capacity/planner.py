@@ -1,0 +1,141 @@
+"""From observations to burst states and replica targets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from orchestrator.capacity.burst import BurstSignals, step
+from orchestrator.config.spec import Burst
+from orchestrator.policy.catalogue import Candidate, Catalogue
+from orchestrator.policy.snapshot import (
+    BurstPhase,
+    BurstState,
+    EndpointState,
+    Quote,
+)
+
+NOTHING = EndpointState()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One tick's view of the world."""
+
+    endpoints: Mapping[str, EndpointState]
+    replicas: Mapping[str, int]
+    """Replicas that exist in any state, by endpoint; absent: none."""
+    quotes: Mapping[str, Quote]
+    budget_left_usd: Mapping[str, float]
+    oldest_snapshot: int
+    """The oldest snapshot version on which any live gateway still decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    bursts: dict[str, BurstState]
+    targets: dict[str, int]
+    """Replicas by endpoint."""
+
+
+def plan(
+    catalogue: Catalogue,
+    observation: Observation,
+    bursts: Mapping[str, BurstState],
+    targets: Mapping[str, int],
+    draining_published: Mapping[str, int],
+    now_s: float,
+) -> Plan:
+    """The next burst states and replica targets.
+
+    `draining_published` holds, by workload, the snapshot version that first told gateways to send
+    no more: a pool counts as idle only when every gateway has it.
+    """
+    after: dict[str, BurstState] = {}
+    for workload in catalogue.configuration.workloads:
+        if workload.burst is None:
+            continue
+        before = bursts.get(workload.name, BurstState())
+        signals = burst_signals(catalogue, observation, workload.name, workload.burst, before)
+        after[workload.name] = step(workload.burst, before, signals, now_s)
+
+    wanted = {
+        endpoint: candidate.pool.min_replicas
+        for endpoint, candidate in catalogue.candidates.items()
+    }
+    for name, state in after.items():
+        if state.phase is BurstPhase.BURSTING and state.pool is not None:
+            candidate = burst_candidate(catalogue, name, state.pool)
+            needed = _replicas_needed(catalogue, observation, name, candidate)
+            # Growth only: what a burst has is given back by its drain, under no live stream.
+            held = min(targets.get(candidate.endpoint, 0), candidate.pool.max_replicas)
+            wanted[candidate.endpoint] = max(wanted[candidate.endpoint], needed, held)
+        elif state.phase is BurstPhase.DRAINING and state.pool is not None:
+            published = draining_published.get(name)
+            told = published is not None and observation.oldest_snapshot >= published
+            for candidate in catalogue.by_pool[state.pool]:
+                if not told or busy(observation, candidate.endpoint):
+                    wanted[candidate.endpoint] = max(
+                        wanted[candidate.endpoint], targets.get(candidate.endpoint, 0)
+                    )
+    return Plan(after, wanted)
+
+
+def busy(observation: Observation, endpoint: str) -> bool:
+    """Whether a request is open there, by any gateway's or the engine's own count."""
+    state = observation.endpoints.get(endpoint, NOTHING)
+    return sum(state.inflight.values()) + state.running + state.waiting > 0
+
+
+def burst_candidate(catalogue: Catalogue, workload: str, pool: str) -> Candidate:
+    """The variant that a workload's burst deploys on a pool: the best one of its models."""
+    models = catalogue.workloads[workload].models
+    fitting = [c for c in catalogue.by_pool[pool] if c.model.name in models]
+    return max(fitting, key=lambda c: (c.variant.quality, c.endpoint))
+
+
+def burst_signals(
+    catalogue: Catalogue, observation: Observation, workload: str, burst: Burst, state: BurstState
+) -> BurstSignals:
+    home = catalogue.home(workload)
+    states = [observation.endpoints.get(c.endpoint, NOTHING) for c in home]
+    p95s = [s.ttft_p95_s for s in states if s.ttft_p95_s is not None]
+    away = [c.endpoint for pool in burst.pools for c in catalogue.by_pool[pool]]
+    on_pool = [c.endpoint for c in catalogue.by_pool[state.pool]] if state.pool else []
+    return BurstSignals(
+        ttft_p95_s=max(p95s, default=None),
+        waiting=sum(s.waiting for s in states),
+        demand=sum(_open(observation, c.endpoint) for c in home)
+        + sum(_open(observation, e) for e in away),
+        home_replicas=sum(s.ready_replicas for s in states),
+        home_slots=_slots(home, observation),
+        quotes={p: observation.quotes[p] for p in burst.pools if p in observation.quotes},
+        budget_left_usd=observation.budget_left_usd.get(workload),
+        burst_pool_empty=not any(
+            busy(observation, e) or observation.replicas.get(e, 0) for e in on_pool
+        ),
+    )
+
+
+def _open(observation: Observation, endpoint: str) -> int:
+    state = observation.endpoints.get(endpoint, NOTHING)
+    return max(sum(state.inflight.values()), state.running + state.waiting)
+
+
+def _slots(candidates: list[Candidate], observation: Observation) -> int:
+    return sum(
+        observation.endpoints.get(c.endpoint, NOTHING).ready_replicas * c.variant.max_num_seqs
+        for c in candidates
+    )
+
+
+def _replicas_needed(
+    catalogue: Catalogue, observation: Observation, workload: str, candidate: Candidate
+) -> int:
+    """Replicas that hold what home cannot: at least one, at most what the pool may have."""
+    home = catalogue.home(workload)
+    demand = sum(_open(observation, c.endpoint) for c in home) + _open(
+        observation, candidate.endpoint
+    )
+    overflow = demand - _slots(home, observation)
+    needed = ceil(overflow / candidate.variant.max_num_seqs)
+    return max(1, min(needed, candidate.pool.max_replicas))

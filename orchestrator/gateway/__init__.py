@@ -1,0 +1,5 @@
+"""The data plane: authenticate, decide, relay, account.
+
+`upstream` alone opens connections that carry content, and only for a grant. Imports `ledger`,
+`policy`, `signals` and `config`.
+"""

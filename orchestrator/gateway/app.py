@@ -1,0 +1,261 @@
+"""The ASGI application: one OpenAI-compatible endpoint."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from orchestrator.gateway.access import authenticate
+from orchestrator.gateway.errors import ApiError
+from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.relay import Call, Relay
+from orchestrator.gateway.request import ENDPOINTS, claimed_data_class, parse
+from orchestrator.gateway.telemetry import Telemetry
+from orchestrator.gateway.upstream import Upstreams
+from orchestrator.ledger.usage import UsageLedger
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+log = logging.getLogger("orchestrator.gateway")
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+BODY_TIMEOUT_S = 30
+
+
+class ClientGone(Exception):
+    """The client closed the connection before it had its answer."""
+
+
+class Gateway:
+    """Raises ConfigurationError when it is made from a broken configuration."""
+
+    def __init__(self, directory: Path, ledger: Path) -> None:
+        self._telemetry = Telemetry()
+        self._exchange = Exchange(directory, self._telemetry)
+        self._ledger_path = ledger
+        self._open = 0
+        self._relay: Relay | None = None
+        self._starting = asyncio.Lock()
+        self._running = AsyncExitStack()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def start(self) -> Relay:
+        """Opens the ledger and starts the exchange with the controller; done on first use."""
+        async with self._starting:
+            if self._relay is None:
+                ledger = self._running.enter_context(UsageLedger(self._ledger_path))
+                timeouts = self._exchange.catalogue.configuration.gateway.timeouts
+                upstreams = await self._running.enter_async_context(Upstreams(timeouts))
+                exchange = asyncio.create_task(self._exchange.run())
+                self._running.callback(exchange.cancel)
+                self._relay = Relay(self._exchange, upstreams, self._telemetry, ledger)
+            return self._relay
+
+    async def stop(self) -> None:
+        await self._running.aclose()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while (event := (await receive())["type"]) != "lifespan.shutdown":
+            if event == "lifespan.startup":
+                await self.start()
+                await send({"type": "lifespan.startup.complete"})
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        request_id = _request_id(headers.get(b"x-request-id"))
+        call: Call | None = None
+        try:
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            if path in ENDPOINTS:
+                _allow(scope, "POST")
+                call = await self._call(path, headers, receive, send, request_id)
+                await self._relayed(call, receive)
+                self._count(call, call.status)
+            else:
+                _allow(scope, "GET")
+                await self._local(path, headers, send, request_id)
+        except ApiError as error:
+            if call is not None:
+                self._count(call, error.status)
+            await self._error(error, send, request_id)
+        except ClientGone:
+            if call is not None:
+                self._count(call, 499)
+        except Exception:
+            # What went wrong is for the log; the client learns only that it was us.
+            log.exception("request %s failed", request_id)
+            if call is None or not call.status:
+                ours = ApiError(500, "internal_error", "The gateway failed.", "server_error")
+                await self._error(ours, send, request_id)
+            else:
+                raise
+
+    async def _call(
+        self,
+        path: str,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        send: Send,
+        request_id: str,
+    ) -> Call:
+        started_s = time.monotonic()
+        configuration = self._exchange.catalogue.configuration
+        key = authenticate(self._exchange.keys, headers.get(b"authorization"))
+        limit = configuration.gateway.max_body_bytes
+        raw = await _body(headers.get(b"content-length"), receive, limit)
+        claimed = claimed_data_class(headers.get(b"x-orchestrator-data-class"))
+        return Call(request_id, key, claimed, parse(path, raw), send, started_s)
+
+    async def _relayed(self, call: Call, receive: Receive) -> None:
+        """Runs the call, and cancels it, with its upstream, when the client goes away."""
+        gateway = self._exchange.catalogue.configuration.gateway
+        if self._open >= gateway.max_concurrent_requests:
+            raise ApiError(
+                429,
+                "too_many_requests",
+                "The gateway is at its limit of open requests.",
+                "rate_limit_error",
+                headers={"retry-after": "1"},
+            )
+        relay = self._relay or await self.start()
+        self._open += 1
+        work = asyncio.ensure_future(relay.run(call))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientGone
+            await work
+        finally:
+            self._open -= 1
+            gone.cancel()
+            if not work.done():
+                work.cancel()
+                with suppress(asyncio.CancelledError):
+                    await work
+
+    async def _local(
+        self, path: str, headers: dict[bytes, bytes], send: Send, request_id: str
+    ) -> None:
+        if path == "/healthz":
+            await self._json({"status": "alive"}, send, request_id)
+        elif path == "/readyz":
+            await self._ready(send, request_id)
+        elif path == "/metrics":
+            await self.start()
+            body = self._telemetry.exposition(self._exchange.snapshot.version)
+            await self._answer(200, b"text/plain; version=0.0.4", body, send, request_id)
+        elif path == "/v1/models" or path.startswith("/v1/models/"):
+            key = authenticate(self._exchange.keys, headers.get(b"authorization"))
+            await self._models(key.workload, path, send, request_id)
+        else:
+            raise ApiError(404, "not_found", "There is nothing at this path.")
+
+    async def _ready(self, send: Send, request_id: str) -> None:
+        """Ready when some endpoint is: a gateway in front of nothing should get no traffic."""
+        await self.start()
+        if not any(e.ready_replicas for e in self._exchange.snapshot.endpoints.values()):
+            raise ApiError(503, "not_ready", "No replica is ready yet.", "service_unavailable")
+        await self._json({"status": "ready"}, send, request_id)
+
+    async def _models(self, workload: str, path: str, send: Send, request_id: str) -> None:
+        cards = [
+            {"id": name, "object": "model", "created": 0, "owned_by": "orchestrator"}
+            for name in self._exchange.catalogue.workloads[workload].models
+        ]
+        name = path.removeprefix("/v1/models").strip("/")
+        if not name:
+            await self._json({"object": "list", "data": cards}, send, request_id)
+            return
+        for card in cards:
+            if card["id"] == name:
+                await self._json(card, send, request_id)
+                return
+        raise ApiError(404, "model_not_found", "This key has no model of that name.", param="model")
+
+    async def _json(self, value: object, send: Send, request_id: str) -> None:
+        await self._answer(200, b"application/json", orjson.dumps(value), send, request_id)
+
+    async def _error(self, error: ApiError, send: Send, request_id: str) -> None:
+        extra = [(k.encode(), v.encode()) for k, v in error.headers.items()]
+        await self._answer(error.status, b"application/json", error.body(), send, request_id, extra)
+
+    async def _answer(
+        self,
+        status: int,
+        content_type: bytes,
+        body: bytes,
+        send: Send,
+        request_id: str,
+        extra: list[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        headers = [
+            (b"content-type", content_type),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", request_id.encode()),
+            (b"x-orchestrator-policy-version", self._exchange.catalogue.version.encode()),
+            *(extra or []),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _count(self, call: Call, status: int) -> None:
+        # The model is the client's word until the catalogue knows it.
+        known = call.request.model in self._exchange.catalogue.by_model
+        model = call.request.model if known else "unknown"
+        self._telemetry.answered(call.key.workload, model, call.zone, call.pool, status)
+
+
+def _request_id(header: bytes | None) -> str:
+    given = header.decode("latin-1") if header else ""
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _allow(scope: Scope, method: str) -> None:
+    if scope["method"] != method:
+        raise ApiError(405, "method_not_allowed", f"Use {method} here.", headers={"allow": method})
+
+
+async def _body(declared: bytes | None, receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises ApiError 413 past the limit, 408 when it does not come."""
+    too_large = ApiError(413, "body_too_large", f"The body may have {limit} bytes at most.")
+    if declared is not None and (not declared.isdigit() or int(declared) > limit):
+        raise too_large
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                part = message.get("body", b"")
+                size += len(part)
+                if size > limit:
+                    raise too_large
+                parts.append(part)
+                if not message.get("more_body"):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise ApiError(408, "body_timeout", "The body did not arrive in time.") from None
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,39 @@
+"""Errors in OpenAI's shape."""
+
+from dataclasses import dataclass, field
+
+import orjson
+
+
+@dataclass(frozen=True)
+class ApiError(Exception):
+    """An answer that is an error. `message` never carries content, secrets or upstream text."""
+
+    status: int
+    code: str
+    message: str
+    type: str = "invalid_request_error"
+    param: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def body(self) -> bytes:
+        return orjson.dumps(
+            {
+                "error": {
+                    "message": self.message,
+                    "type": self.type,
+                    "param": self.param,
+                    "code": self.code,
+                }
+            }
+        )
+
+    def event(self) -> bytes:
+        """As the last event of a stream whose status is already sent."""
+        return b"data: " + self.body() + b"\n\n"
+
+
+def unavailable(code: str, message: str, retry_after_s: int = 5) -> ApiError:
+    return ApiError(
+        503, code, message, "service_unavailable", headers={"retry-after": str(retry_after_s)}
+    )

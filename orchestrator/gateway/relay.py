@@ -1,0 +1,315 @@
+"""One request: decide, send, pass on. A stream is committed at its first token.
+
+Before the first token an attempt that fails is made elsewhere, under a grant of its own. After it
+the stream goes on to its end or ends with a typed error event; text is never repeated.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from orchestrator.config.data_class import DataClass
+from orchestrator.config.spec import Key
+from orchestrator.gateway import sse
+from orchestrator.gateway.ejection import Ejection
+from orchestrator.gateway.errors import ApiError, unavailable
+from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.request import InferenceRequest
+from orchestrator.gateway.telemetry import Telemetry
+from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
+from orchestrator.ledger.usage import UsageLedger, UsageRecord
+from orchestrator.policy.decide import Decision, decide
+from orchestrator.policy.facts import Facts
+from orchestrator.policy.grant import Grant
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+CLIENT_MISTAKES = frozenset({400, 413, 422})
+"""Upstream answers that say something of the request itself: the client gets them."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A request on its way, with what has become of it."""
+
+    request_id: str
+    key: Key
+    claimed: DataClass
+    request: InferenceRequest
+    send: Send
+    started_s: float
+    """Of the monotonic clock, like every time here."""
+    status: int = 0
+    """The status that was sent to the client, 0 before that."""
+    zone: str = ""
+    pool: str = ""
+
+
+@dataclass(slots=True)
+class Attempt:
+    grant: Grant
+    number: int
+    started_s: float
+    first_token_s: float | None = None
+    usage: dict[str, Any] = field(default_factory=dict)
+    chunks: int = 0
+    """Content events passed on; the count of tokens when the engine gives no usage."""
+    outcome: str = "cancelled"
+
+    @property
+    def endpoint(self) -> str:
+        return self.grant.candidate.endpoint
+
+
+class Relay:
+    def __init__(
+        self, exchange: Exchange, upstreams: Upstreams, telemetry: Telemetry, ledger: UsageLedger
+    ) -> None:
+        self._exchange = exchange
+        self._upstreams = upstreams
+        self._telemetry = telemetry
+        self._ledger = ledger
+        self._ejection = Ejection()
+
+    async def run(self, call: Call) -> None:
+        """Answers the call. Raises ApiError while nothing has been sent yet."""
+        failed: dict[str, str] = {}
+        for number in range(1, self._exchange.catalogue.configuration.policy.max_attempts + 1):
+            decision = self.decide(call, failed)
+            if decision.grant is None:
+                raise _denial(decision, bool(failed))
+            attempt = Attempt(decision.grant, number, time.monotonic())
+            try:
+                await self._attempt(call, attempt)
+            except UpstreamFailed as failure:
+                attempt.outcome = failure.reason
+                failed[attempt.endpoint] = f"failed this request: {failure.reason}"
+                self._telemetry.failed(attempt.endpoint, failure.reason)
+                self._ejection.failed(attempt.endpoint, time.monotonic())
+            else:
+                return
+        raise unavailable("upstream_failed", "No replica answered. Try again shortly.")
+
+    def decide(self, call: Call, failed: dict[str, str]) -> Decision:
+        exchange = self._exchange
+        facts = Facts(
+            workload=call.key.workload,
+            model=call.request.model,
+            gateway_id=exchange.gateway_id,
+            data_class=call.claimed,
+            total_tokens=call.request.max_tokens,
+            snapshot_age_s=exchange.snapshot_age_s,
+            inflight=self._telemetry.inflight,
+            excluded={**self._ejection.ejected(time.monotonic()), **failed},
+        )
+        return decide(facts, exchange.catalogue, exchange.snapshot)
+
+    async def _attempt(self, call: Call, attempt: Attempt) -> None:
+        endpoint = attempt.endpoint
+        self._telemetry.opened(endpoint, attempt, attempt.started_s)
+        upstream_id = (
+            call.request_id if attempt.number == 1 else f"{call.request_id}-{attempt.number}"
+        )
+        try:
+            async with self._upstreams.send(
+                attempt.grant, call.request.path, call.request.body, upstream_id
+            ) as response:
+                if response.status != 200:
+                    await self._refused(call, attempt, response)
+                elif call.request.stream:
+                    await self._stream(call, attempt, response)
+                else:
+                    await self._whole(call, attempt, response)
+        finally:
+            now_s = time.monotonic()
+            first_s = attempt.first_token_s
+            self._telemetry.closed(
+                endpoint, attempt, now_s - first_s if first_s and call.request.stream else None
+            )
+            self._account(call, attempt, now_s)
+
+    async def _refused(self, call: Call, attempt: Attempt, response: Response) -> None:
+        timeouts = self._exchange.catalogue.configuration.gateway.timeouts
+        body = await response.body(timeouts.between_tokens_s)
+        attempt.outcome = f"status_{response.status}"
+        if response.status not in CLIENT_MISTAKES:
+            raise UpstreamFailed(f"status_{response.status}")
+        raise ApiError(response.status, "invalid_request", _engine_message(body))
+
+    async def _whole(self, call: Call, attempt: Attempt, response: Response) -> None:
+        timeouts = self._exchange.catalogue.configuration.gateway.timeouts
+        body = await response.body(timeouts.total_s)
+        try:
+            usage = orjson.loads(body).get("usage")
+        except (orjson.JSONDecodeError, AttributeError):
+            raise UpstreamFailed("malformed") from None
+        attempt.usage = usage if isinstance(usage, dict) else {}
+        attempt.outcome = "complete"
+        self._first_token(call, attempt)
+        await self._start(call, attempt, b"application/json", len(body))
+        await call.send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, call: Call, attempt: Attempt, response: Response) -> None:
+        timeouts = self._exchange.catalogue.configuration.gateway.timeouts
+        deadline_s = call.started_s + timeouts.total_s
+        splitter = sse.EventSplitter()
+        held: list[bytes] = []
+        committed = done = False
+        try:
+            while not done:
+                wait_s = timeouts.between_tokens_s if committed else timeouts.first_token_s
+                chunk = await response.chunk(min(wait_s, deadline_s - time.monotonic()))
+                if not chunk:
+                    raise UpstreamFailed("cut")
+                for event in splitter.feed(chunk):
+                    kind = sse.classify(event, committed)
+                    if kind is sse.Kind.ERROR:
+                        raise UpstreamFailed("engine_error")
+                    if kind is sse.Kind.USAGE:
+                        attempt.usage = sse.usage(event)
+                        if not call.request.wants_usage:
+                            continue
+                    elif kind is sse.Kind.CONTENT:
+                        attempt.chunks += 1
+                        if not committed:
+                            committed = True
+                            self._first_token(call, attempt)
+                            await self._start(call, attempt, b"text/event-stream", None)
+                    done = done or kind is sse.Kind.DONE
+                    held.append(event)
+                if committed and held:
+                    await call.send(
+                        {
+                            "type": "http.response.body",
+                            "body": b"".join(held),
+                            "more_body": not done,
+                        }
+                    )
+                    held.clear()
+        except UpstreamFailed as failure:
+            if not committed:
+                raise
+            attempt.outcome = failure.reason
+            self._telemetry.failed(attempt.endpoint, failure.reason)
+            self._ejection.failed(attempt.endpoint, time.monotonic())
+            interrupted = ApiError(
+                502,
+                "stream_interrupted",
+                "The replica was lost in the middle of the answer. What was sent is valid; ask "
+                "again for a whole answer.",
+                "server_error",
+            )
+            last = b"".join(held) + interrupted.event()
+            await call.send({"type": "http.response.body", "body": last, "more_body": False})
+            return
+        if not committed:
+            raise UpstreamFailed("empty")
+        attempt.outcome = "complete"
+
+    def _first_token(self, call: Call, attempt: Attempt) -> None:
+        now_s = time.monotonic()
+        attempt.first_token_s = now_s
+        self._ejection.succeeded(attempt.endpoint)
+        # A whole answer shows only its end: its first token cannot be told.
+        if call.request.stream:
+            self._telemetry.first_token(
+                attempt.endpoint, attempt, call.key.workload, now_s - call.started_s
+            )
+
+    async def _start(
+        self, call: Call, attempt: Attempt, content_type: bytes, length: int | None
+    ) -> None:
+        candidate = attempt.grant.candidate
+        call.status, call.zone, call.pool = 200, candidate.zone.name, candidate.pool.name
+        headers = [
+            (b"content-type", content_type),
+            (b"x-request-id", call.request_id.encode()),
+            (b"x-orchestrator-pool", candidate.pool.name.encode()),
+            (b"x-orchestrator-zone", candidate.zone.name.encode()),
+            (b"x-orchestrator-variant", candidate.variant.name.encode()),
+            (b"x-orchestrator-policy-version", attempt.grant.policy_version.encode()),
+        ]
+        if length is None:
+            headers.append((b"cache-control", b"no-cache"))
+        else:
+            headers.append((b"content-length", str(length).encode()))
+        await call.send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    def _account(self, call: Call, attempt: Attempt, now_s: float) -> None:
+        grant, usage = attempt.grant, attempt.usage
+        candidate, quote = grant.candidate, grant.quote
+        prompt_tokens = int(usage.get("prompt_tokens") or 0)
+        completion_tokens = int(usage.get("completion_tokens") or attempt.chunks)
+        details = usage.get("prompt_tokens_details") or {}
+        self._telemetry.used(
+            attempt.endpoint,
+            grant.workload,
+            candidate.model.name,
+            candidate.zone.name,
+            prompt_tokens,
+            completion_tokens,
+        )
+        first_s = attempt.first_token_s
+        self._ledger.append(
+            UsageRecord(
+                request_id=call.request_id,
+                attempt=attempt.number,
+                started_at_s=time.time() - (now_s - attempt.started_s),
+                workload=grant.workload,
+                key_id=call.key.id,
+                data_class=grant.data_class.label,
+                model=candidate.model.name,
+                variant=candidate.variant.name,
+                pool=candidate.pool.name,
+                zone=candidate.zone.name,
+                policy_version=grant.policy_version,
+                snapshot_version=grant.snapshot_version,
+                usd_per_gpu_hour=quote.usd_per_gpu_hour if quote else None,
+                outcome=attempt.outcome,
+                prompt_tokens=prompt_tokens,
+                cached_tokens=int(details.get("cached_tokens") or 0),
+                completion_tokens=completion_tokens,
+                usage_source="engine" if usage else "counted",
+                ttft_s=first_s - call.started_s if first_s and call.request.stream else None,
+                duration_s=now_s - attempt.started_s,
+            )
+        )
+
+
+def _denial(decision: Decision, tried: bool) -> ApiError:
+    if decision.denied == "model_not_found":
+        return ApiError(
+            404,
+            "model_not_found",
+            "This key has no model of that name; see /v1/models.",
+            param="model",
+        )
+    if decision.denied == "residency":
+        return ApiError(
+            403,
+            "residency",
+            f"No zone that this workload may use can hold {decision.data_class.label} data.",
+            "permission_error",
+        )
+    if decision.denied == "context_length":
+        return ApiError(
+            400,
+            "context_length_exceeded",
+            "More tokens are asked for than the model's context holds.",
+            param="max_tokens",
+        )
+    if tried:
+        return unavailable("upstream_failed", "No replica answered. Try again shortly.")
+    return unavailable("no_capacity", "No replica can take this request now. Try again shortly.")
+
+
+def _engine_message(body: bytes) -> str:
+    """The engine's sentence about the client's own request, without anything around it."""
+    try:
+        message = orjson.loads(body)["error"]["message"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return "The engine refused the request as invalid."
+    return str(message)[:2000]

@@ -1,0 +1,80 @@
+"""The fields of a request that routing needs; the rest passes through as it came."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from orchestrator.config.data_class import DataClass
+from orchestrator.gateway.errors import ApiError
+
+ENDPOINTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+"""Paths that are relayed, and the field that each of them must have."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    path: str
+    model: str
+    stream: bool
+    wants_usage: bool
+    """Whether the client asked for the usage chunk of a stream."""
+    max_tokens: int
+    """The most that may be generated, 0 when the client leaves it to the engine."""
+    body: bytes
+    """What goes upstream: the client's bytes, except that streams always report usage."""
+
+
+def parse(path: str, raw: bytes) -> InferenceRequest:
+    """Raises ApiError 400 for a body that no engine could serve."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, "invalid_json", f"The body is not JSON: {error}.") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "invalid_json", "The body must be a JSON object.")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise ApiError(400, "missing_field", "Give the model's name as a string.", param="model")
+    required = ENDPOINTS[path]
+    if not body.get(required):
+        raise ApiError(400, "missing_field", f"Give '{required}'.", param=required)
+    stream = body.get("stream") or False
+    if not isinstance(stream, bool):
+        raise ApiError(400, "invalid_field", "'stream' is true or false.", param="stream")
+    wants_usage = False
+    if stream:
+        options = body.get("stream_options") or {}
+        if not isinstance(options, dict):
+            raise ApiError(
+                400, "invalid_field", "'stream_options' is an object.", param="stream_options"
+            )
+        wants_usage = options.get("include_usage") is True
+        if not wants_usage:
+            body["stream_options"] = {**options, "include_usage": True}
+            raw = orjson.dumps(body)
+    return InferenceRequest(path, model, stream, wants_usage, _max_tokens(body), raw)
+
+
+def _max_tokens(body: dict[str, Any]) -> int:
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = body.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ApiError(400, "invalid_field", f"'{name}' is a whole number above 0.", param=name)
+        return value
+    return 0
+
+
+def claimed_data_class(header: bytes | None) -> DataClass:
+    """The class that a client puts on its request. Raises ApiError 400 for an unknown label."""
+    if header is None:
+        return DataClass.PUBLIC
+    try:
+        return DataClass.parse(header.decode("latin-1"))
+    except ValueError:
+        known = ", ".join(c.label for c in DataClass)
+        raise ApiError(
+            400, "invalid_data_class", f"'x-orchestrator-data-class' is one of {known}."
+        ) from None

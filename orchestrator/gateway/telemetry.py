@@ -1,0 +1,139 @@
+"""What a gateway measures: Prometheus metrics, and the report that it sends at every tick.
+
+Every label takes its values from the configuration or from a fixed list.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from orchestrator.signals.report import EndpointReport
+
+MAX_SAMPLES = 5000
+"""Latencies kept per endpoint between two reports; a gateway cut off for long forgets the rest."""
+
+BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+@dataclass(slots=True)
+class _Tally:
+    ttft_s: list[float] = field(default_factory=list)
+    slot_s: list[float] = field(default_factory=list)
+    requests: int = 0
+    failures: int = 0
+    tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+class Telemetry:
+    def __init__(self) -> None:
+        self.inflight: dict[str, int] = defaultdict(int)
+        """Requests open upstream, by endpoint."""
+        self._waiting: dict[str, dict[object, float]] = defaultdict(dict)
+        self._tallies: dict[str, _Tally] = defaultdict(_Tally)
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "orchestrator_requests",
+            "Answered requests",
+            ["workload", "model", "zone", "pool", "code"],
+            registry=self.registry,
+        )
+        self._failures = Counter(
+            "orchestrator_upstream_failures",
+            "Attempts that an upstream failed",
+            ["pool", "variant", "reason"],
+            registry=self.registry,
+        )
+        self._ttft = Histogram(
+            "orchestrator_time_to_first_token_seconds",
+            "From the request's arrival to its first token",
+            ["workload", "pool"],
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "orchestrator_tokens",
+            "Tokens as counted by the engine",
+            ["workload", "model", "zone", "type"],
+            registry=self.registry,
+        )
+        self._inflight_gauge = Gauge(
+            "orchestrator_inflight_requests",
+            "Requests open upstream",
+            ["pool", "variant"],
+            registry=self.registry,
+        )
+        self._snapshot_version = Gauge(
+            "orchestrator_snapshot_version",
+            "Snapshot on which this gateway decides",
+            registry=self.registry,
+        )
+
+    def opened(self, endpoint: str, attempt: object, now_s: float) -> None:
+        self.inflight[endpoint] += 1
+        self._waiting[endpoint][attempt] = now_s
+
+    def first_token(self, endpoint: str, attempt: object, workload: str, ttft_s: float) -> None:
+        """`ttft_s` counts from the request's arrival, failed attempts included."""
+        self._waiting[endpoint].pop(attempt, None)
+        tally = self._tallies[endpoint]
+        if len(tally.ttft_s) < MAX_SAMPLES:
+            tally.ttft_s.append(ttft_s)
+        self._ttft.labels(workload, endpoint.split("/")[0]).observe(ttft_s)
+
+    def closed(self, endpoint: str, attempt: object, slot_s: float | None) -> None:
+        self.inflight[endpoint] -= 1
+        self._waiting[endpoint].pop(attempt, None)
+        tally = self._tallies[endpoint]
+        tally.requests += 1
+        if slot_s is not None and len(tally.slot_s) < MAX_SAMPLES:
+            tally.slot_s.append(slot_s)
+
+    def failed(self, endpoint: str, reason: str) -> None:
+        self._tallies[endpoint].failures += 1
+        pool, variant = endpoint.split("/")
+        self._failures.labels(pool, variant, reason).inc()
+
+    def answered(self, workload: str, model: str, zone: str, pool: str, status: int) -> None:
+        self._requests.labels(workload, model, zone, pool, str(status)).inc()
+
+    def used(
+        self,
+        endpoint: str,
+        workload: str,
+        model: str,
+        zone: str,
+        prompt_tokens: int,
+        completion_tokens: int,
+    ) -> None:
+        self._tallies[endpoint].tokens[workload] += prompt_tokens + completion_tokens
+        self._tokens.labels(workload, model, zone, "input").inc(prompt_tokens)
+        self._tokens.labels(workload, model, zone, "output").inc(completion_tokens)
+
+    def report(self, now_s: float) -> dict[str, EndpointReport]:
+        """Everything since the last `reset`, by endpoint."""
+        return {
+            endpoint: EndpointReport(
+                inflight=self.inflight.get(endpoint, 0),
+                waiting_ages_s=[
+                    now_s - since for since in list(self._waiting[endpoint].values())[:MAX_SAMPLES]
+                ],
+                ttft_s=tally.ttft_s,
+                slot_s=tally.slot_s,
+                requests=tally.requests,
+                failures=tally.failures,
+                tokens=dict(tally.tokens),
+            )
+            for endpoint in {*self.inflight, *self._tallies}
+            for tally in [self._tallies[endpoint]]
+        }
+
+    def reset(self) -> None:
+        """After a report was accepted. Call it before anything else is measured."""
+        self._tallies.clear()
+
+    def exposition(self, snapshot_version: int) -> bytes:
+        self._snapshot_version.set(snapshot_version)
+        for endpoint, count in self.inflight.items():
+            self._inflight_gauge.labels(*endpoint.split("/")).set(count)
+        return generate_latest(self.registry)

@@ -1,0 +1,107 @@
+"""The one module that opens connections carrying content, and only for a grant."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from orchestrator.config.spec import Timeouts
+from orchestrator.policy.grant import Grant
+
+
+class UpstreamFailed(Exception):
+    """The attempt gave no answer that could be passed on. `reason` is one of a fixed few words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Response:
+    """An upstream's answer whose body is still to be read."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.content_type = response.headers.get("content-type", "application/json")
+
+    async def chunk(self, timeout_s: float) -> bytes:
+        """The next bytes, empty at the end. Raises UpstreamFailed on a cut or a stall."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._response.content.readany()
+        except TimeoutError:
+            raise UpstreamFailed("stalled") from None
+        except aiohttp.ClientError:
+            raise UpstreamFailed("cut") from None
+
+    async def body(self, timeout_s: float) -> bytes:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._response.read()
+        except TimeoutError:
+            raise UpstreamFailed("stalled") from None
+        except aiohttp.ClientError:
+            raise UpstreamFailed("cut") from None
+
+
+class Upstreams:
+    """Connection pools, one per zone."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for session in self._sessions.values():
+            await session.close()
+
+    @asynccontextmanager
+    async def send(
+        self, grant: Grant, path: str, body: bytes, request_id: str
+    ) -> AsyncIterator[Response]:
+        """POST to the granted endpoint. Leaving the context closes an unfinished answer, which
+        cancels it upstream. Raises UpstreamFailed when no headers come."""
+        candidate = grant.candidate
+        headers = {"content-type": "application/json", "x-request-id": request_id}
+        token_env = candidate.cluster.token_env
+        if candidate.cluster.kind == "openai" and token_env:
+            headers["authorization"] = f"Bearer {os.environ.get(token_env, '')}"
+        session = self._session(candidate.zone.name)
+        try:
+            async with asyncio.timeout(self._timeouts.first_token_s):
+                response = await session.post(candidate.url + path, data=body, headers=headers)
+        except TimeoutError:
+            raise UpstreamFailed("timeout") from None
+        except aiohttp.ClientConnectionError:
+            raise UpstreamFailed("unreachable") from None
+        except aiohttp.ClientError:
+            raise UpstreamFailed("protocol") from None
+        try:
+            yield Response(response)
+        finally:
+            # Does nothing to an answer that was read to its end: that connection is kept.
+            response.close()
+
+    def _session(self, zone: str) -> aiohttp.ClientSession:
+        if zone not in self._sessions:
+            self._sessions[zone] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_s),
+                auto_decompress=False,
+                skip_auto_headers=("user-agent", "accept-encoding"),
+                read_bufsize=2**18,
+            )
+        return self._sessions[zone]

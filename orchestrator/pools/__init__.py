@@ -1,0 +1,4 @@
+"""Pools: observe and set replicas. Nothing else talks to Ray.
+
+Imports `policy`, `signals` and `config`.
+"""

@@ -1,0 +1,23 @@
+"""The vLLM server of a replica, on the processors that its cluster was given."""
+
+import os
+from typing import Any
+
+import psutil
+from ray.llm._internal.serve.core.server.llm_server import LLMServer
+
+ENGINE_CPUS = "ORCHESTRATOR_ENGINE_CPUS"
+
+
+class PinnedLLMServer(LLMServer):  # type: ignore[misc]
+    """Pins itself before the engine starts, so that the engine's processes inherit it.
+
+    Two engines that share every core of a laptop would share one capacity, and a second replica
+    would relieve nothing.
+    """
+
+    async def __init__(self, *args: Any, **kwargs: Any) -> None:
+        cpus = [int(c) for c in os.environ.get(ENGINE_CPUS, "").split(",") if c]
+        if cpus:
+            psutil.Process().cpu_affinity([c for c in cpus if c < (os.cpu_count() or 1)] or None)
+        await super().__init__(*args, **kwargs)

@@ -1,0 +1,209 @@
+"""Pools of a Ray cluster: each (pool, variant) is a Serve application of its own.
+
+Serve keeps the replicas alive; this module only says how many there should be, through Serve's
+declarative API and its endpoint for external scalers.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from orchestrator.config.spec import Cluster
+from orchestrator.policy.catalogue import Candidate
+from orchestrator.pools.engine_server import ENGINE_CPUS
+from orchestrator.signals.engine import EngineMetrics, parse
+
+REQUEST_TIMEOUT_S = 60
+SHUTDOWN_GRACE_S = 600
+"""How long Serve lets a stopping replica finish its streams."""
+
+
+class PoolError(Exception):
+    """The cluster did not do what was asked; the message says what it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """Replicas of one endpoint by what Serve says of them."""
+
+    ready: int = 0
+    starting: int = 0
+    stopping: int = 0
+    failed: str | None = None
+    """Serve's reason when the application cannot be deployed."""
+
+    @property
+    def total(self) -> int:
+        return self.ready + self.starting + self.stopping
+
+
+def application_name(candidate: Candidate) -> str:
+    return f"{candidate.pool.name}--{candidate.variant.name}"
+
+
+class RayPools:
+    """The pools of one Ray cluster."""
+
+    def __init__(self, cluster: Cluster, session: aiohttp.ClientSession) -> None:
+        self._cluster = cluster
+        self._session = session
+        self._url = (cluster.dashboard_url or "").rstrip("/")
+        token = os.environ.get(cluster.token_env or "", "")
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+
+    async def deploy(self, applications: list[dict[str, Any]]) -> None:
+        """Adds applications to the cluster's Serve configuration, leaving the others as they are.
+
+        Raises PoolError.
+        """
+        status = await self._call("GET", "/api/serve/applications/")
+        kept = {
+            name: app["deployed_app_config"]
+            for name, app in status.get("applications", {}).items()
+            if app.get("deployed_app_config") and app.get("status") != "DELETING"
+        }
+        kept.update({app["name"]: app for app in applications})
+        host, _, port = self._cluster.url.split("://", 1)[1].partition(":")
+        body = {
+            "http_options": {"host": host, "port": int(port)},
+            "applications": list(kept.values()),
+        }
+        await self._call("PUT", "/api/serve/applications/", body)
+
+    async def scale(self, candidate: Candidate, replicas: int, existing: Replicas | None) -> None:
+        """Sets the target. An endpoint that starts from nothing is deployed first, since Serve
+        takes no deployment of zero replicas. Raises PoolError."""
+        if existing is None:
+            if replicas:
+                await self.deploy([llm_application(candidate, replicas)])
+            return
+        name = quote(application_name(candidate), safe="")
+        deployment = quote(f"LLMServer:{candidate.model.name}", safe="")
+        await self._call(
+            "POST",
+            f"/api/v1/applications/{name}/deployments/{deployment}/scale",
+            {"target_num_replicas": replicas},
+        )
+
+    async def observe(self, candidates: list[Candidate]) -> dict[str, Replicas]:
+        """Replicas by endpoint; an endpoint that is not deployed is absent. Raises PoolError."""
+        status = await self._call("GET", "/api/serve/applications/")
+        applications = status.get("applications", {})
+        return {
+            c.endpoint: _replicas(applications[application_name(c)])
+            for c in candidates
+            if application_name(c) in applications
+        }
+
+    async def engine_metrics(self, candidate: Candidate) -> EngineMetrics:
+        """What the endpoint's engine says of itself. Raises PoolError."""
+        try:
+            async with self._session.get(
+                f"{candidate.url}/metrics", timeout=aiohttp.ClientTimeout(total=5)
+            ) as response:
+                return parse(await response.text())
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise PoolError(f"{candidate.endpoint}: {type(error).__name__}") from None
+
+    async def warm_up(self, candidate: Candidate) -> None:
+        """One generated token: a replica serves when it has answered, not when it says so.
+
+        Raises PoolError.
+        """
+        body = {"model": candidate.model.name, "prompt": "warm-up", "max_tokens": 1}
+        try:
+            async with self._session.post(
+                f"{candidate.url}/v1/completions",
+                json=body,
+                headers={"x-request-id": "warm-up"},
+                timeout=aiohttp.ClientTimeout(total=60),
+            ) as response:
+                if response.status != 200:
+                    raise PoolError(f"{candidate.endpoint}: warm-up got {response.status}")
+                await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise PoolError(f"{candidate.endpoint}: {type(error).__name__}") from None
+
+    async def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        try:
+            async with self._session.request(
+                method,
+                self._url + path,
+                json=body,
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
+            ) as response:
+                text = await response.text()
+                if response.status >= 400:
+                    raise PoolError(f"{method} {path}: {response.status}: {text[:300]}")
+                return dict(await response.json()) if method == "GET" else {}
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise PoolError(f"{method} {path}: {type(error).__name__}: {error}") from None
+
+
+def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
+    """A direct-streaming Serve application that runs one variant with vLLM."""
+    variant, launch = candidate.variant, candidate.cluster.launch
+    env = dict(variant.env)
+    if launch is not None and launch.engine_cpus:
+        env[ENGINE_CPUS] = ",".join(map(str, launch.engine_cpus))
+    on_cpu = candidate.pool.accelerator == "CPU"
+    llm_config: dict[str, Any] = {
+        "model_loading_config": {
+            "model_id": candidate.model.name,
+            "model_source": variant.weights,
+        },
+        # Off, so that vLLM's own /metrics is served at the endpoint's URL.
+        "log_engine_metrics": False,
+        "runtime_env": {"env_vars": env},
+        "deployment_config": {
+            "num_replicas": replicas,
+            "graceful_shutdown_timeout_s": SHUTDOWN_GRACE_S,
+            "max_ongoing_requests": 10_000,
+            "health_check_period_s": 2,
+            "health_check_timeout_s": 30,
+        },
+        "engine_kwargs": {
+            "max_model_len": variant.max_model_len,
+            "max_num_seqs": variant.max_num_seqs,
+            "disable_log_stats": False,
+            "enable_log_requests": True,
+            **variant.engine_args,
+        },
+        "experimental_configs": {"stream_batching_interval_ms": 0},
+    }
+    if on_cpu:
+        llm_config["accelerator_config"] = {"kind": "cpu"}
+        llm_config["server_cls"] = "orchestrator.pools.engine_server.PinnedLLMServer"
+        llm_config["deployment_config"]["ray_actor_options"] = {"num_cpus": 0.1}
+    else:
+        llm_config["accelerator_type"] = candidate.pool.accelerator
+    return {
+        "name": application_name(candidate),
+        "route_prefix": candidate.route_prefix,
+        "import_path": "ray.serve.llm:build_openai_app",
+        "external_scaler_enabled": True,
+        "args": {"llm_configs": [llm_config]},
+    }
+
+
+def _replicas(application: dict[str, Any]) -> Replicas:
+    for name, deployment in application.get("deployments", {}).items():
+        if name.startswith("LLMServer:"):
+            states = [r["state"] for r in deployment.get("replicas", [])]
+            return Replicas(
+                ready=states.count("RUNNING"),
+                starting=states.count("STARTING") + states.count("PENDING_INITIALIZATION"),
+                stopping=states.count("STOPPING"),
+                failed=_failure(application),
+            )
+    return Replicas(failed=_failure(application))
+
+
+def _failure(application: dict[str, Any]) -> str | None:
+    if application.get("status") == "DEPLOY_FAILED":
+        return str(application.get("message", ""))[:300]
+    return None

@@ -1,0 +1,30 @@
+"""What a gateway tells the controller at every tick. Counts and times, never content."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class EndpointReport(BaseModel):
+    """One endpoint since the last report that was accepted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    inflight: int = 0
+    waiting_ages_s: list[float] = []
+    """Ages of requests that still wait for their first token."""
+    ttft_s: list[float] = []
+    slot_s: list[float] = []
+    """From first token to last, per finished request."""
+    requests: int = 0
+    failures: int = 0
+    tokens: dict[str, int] = {}
+    """Prompt and completion tokens by workload."""
+
+
+class GatewayReport(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    gateway_id: str
+    config_version: str
+    snapshot_version: int
+    """The snapshot on which this gateway decides."""
+    endpoints: dict[str, EndpointReport] = {}
