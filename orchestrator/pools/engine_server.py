@@ -6,7 +6,7 @@ from typing import Any
 import psutil
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
 
-ENGINE_CPUS = "ORCHESTRATOR_ENGINE_CPUS"
+from orchestrator.pools.ray import ENGINE_CPUS
 
 
 class PinnedLLMServer(LLMServer):  # type: ignore[misc]
@@ -16,7 +16,7 @@ class PinnedLLMServer(LLMServer):  # type: ignore[misc]
     would relieve nothing.
     """
 
-    async def __init__(self, *args: Any, **kwargs: Any) -> None:
+    async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]
         cpus = [int(c) for c in os.environ.get(ENGINE_CPUS, "").split(",") if c]
         if cpus:
             psutil.Process().cpu_affinity([c for c in cpus if c < (os.cpu_count() or 1)] or None)

@@ -13,8 +13,10 @@ import aiohttp
 
 from orchestrator.config.spec import Cluster
 from orchestrator.policy.catalogue import Candidate
-from orchestrator.pools.engine_server import ENGINE_CPUS
 from orchestrator.signals.engine import EngineMetrics, parse
+
+ENGINE_CPUS = "ORCHESTRATOR_ENGINE_CPUS"
+"""Environment of a replica: the processors that it pins itself to."""
 
 REQUEST_TIMEOUT_S = 60
 SHUTDOWN_GRACE_S = 600

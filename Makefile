@@ -1,0 +1,58 @@
+# Every target does its own set-up: `make run` and `make test` need Python 3.11+ and make alone.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(VENV)/tools/bin/uv
+ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+LOCK := requirements.$(ACCELERATOR).lock
+
+# A CPU build of torch comes from a local folder of wheels where pip is configured with one, else
+# from PyTorch's own index, which uv knows by name.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+TORCH := $(if $(UV_FIND_LINKS),,$(if $(filter cpu,$(ACCELERATOR)),--torch-backend=cpu))
+
+CONFIG ?= clusters/local
+
+help: ## show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.done ## install everything into .venv, from hashed locks
+
+$(UV): requirements.tools.lock
+	python3 -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.tools.lock
+
+$(VENV)/.done: $(UV) $(LOCK) pyproject.toml
+	$(UV) venv --quiet --allow-existing --python 3.11 $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes $(TORCH) -r $(LOCK)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup ## run the local stack; Ctrl-C stops it
+	$(BIN)/orchestrator up --config $(CONFIG)
+
+demo: setup ## run the stack, burst to the cloud and back under a real trace, draw the plot, stop
+	$(BIN)/python -m tests.demo
+
+test: setup ## every test, real Ray Serve and vLLM included
+	$(BIN)/python -m pytest -q
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## measure speed and memory, side by side with the alternatives
+	$(BIN)/python -m tests.benchmarks
+
+lock: $(UV) ## renew the hashed locks from pyproject.toml
+	for kind in cpu gpu; do $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links --extra $$kind --extra dev pyproject.toml -o requirements.$$kind.lock; done
+
+clean: ## stop the stack and remove what was made here
+	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
+	rm -rf $(VENV) .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help setup run demo test lint bench lock clean

@@ -1,0 +1,65 @@
+"""`keys`: who may call."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from orchestrator.cli.app import Json, app, configuration_error, out, print_json, refuse
+from orchestrator.cli.options import Config
+from orchestrator.config import keys as store
+from orchestrator.config.load import ConfigurationError, load
+
+keys = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
+app.add_typer(keys, name="keys")
+
+
+@keys.command()
+def create(
+    workload: Annotated[str, typer.Option(help="The workload that the key speaks for.")],
+    config: Config = Path("clusters/local"),
+    expires_days: Annotated[int | None, typer.Option(min=1, help="Days it is valid.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key and print it once; only its hash is kept."""
+    try:
+        loaded = load(config)
+    except ConfigurationError as error:
+        raise configuration_error(error, as_json) from None
+    known = [w.name for w in loaded.configuration.workloads]
+    if workload not in known:
+        raise refuse(f"no workload '{workload}'; there are: {', '.join(known)}", 2)
+    expires_at = datetime.now(UTC) + timedelta(days=expires_days) if expires_days else None
+    key, plaintext = store.create(config, workload, expires_at)
+    if as_json:
+        print_json({"id": key.id, "workload": workload, "key": plaintext})
+        return
+    typer.echo(plaintext)
+
+
+@keys.command(name="list")
+def list_keys(config: Config = Path("clusters/local"), as_json: Json = False) -> None:
+    """Every key, without its secret."""
+    try:
+        found = load(config).configuration.keys
+    except ConfigurationError as error:
+        raise configuration_error(error, as_json) from None
+    if as_json:
+        print_json([k.model_dump(mode="json", exclude={"sha256"}) for k in found])
+        return
+    table = Table("id", "workload", "created", "expires")
+    for key in found:
+        expires = f"{key.expires_at:%Y-%m-%d}" if key.expires_at else "never"
+        table.add_row(key.id, key.workload, f"{key.created_at:%Y-%m-%d}", expires)
+    out.print(table)
+
+
+@keys.command()
+def revoke(key_id: str, config: Config = Path("clusters/local")) -> None:
+    """Remove a key; gateways refuse it once they have the changed configuration."""
+    try:
+        store.revoke(config, key_id)
+    except KeyError:
+        raise refuse(f"no key '{key_id}' in {config}; see 'keys list'") from None

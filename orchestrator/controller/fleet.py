@@ -1,0 +1,146 @@
+"""What exists: replicas by endpoint, and what their engines say."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+import aiohttp
+
+from orchestrator.policy.catalogue import Candidate, Catalogue
+from orchestrator.pools.ray import PoolError, RayPools, Replicas
+from orchestrator.signals.engine import EngineMetrics
+
+log = logging.getLogger("orchestrator.controller")
+
+LOST_AFTER_S = 15
+"""An endpoint of which nothing was heard for so long is not ready any more."""
+SCALE_RETRY_S = 10
+
+
+class Fleet:
+    """All pools of all clusters. Slow calls run beside the ticks, one per endpoint at a time."""
+
+    def __init__(self, catalogue: Catalogue, session: aiohttp.ClientSession) -> None:
+        self._catalogue = catalogue
+        self._session = session
+        self._clusters = {
+            c.name: RayPools(c, session)
+            for c in catalogue.configuration.clusters
+            if c.kind == "ray"
+        }
+        self._replicas: dict[str, Replicas] = {}
+        self._seen_s: dict[str, float] = {}
+        self._warm: set[str] = set()
+        self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._retry_at_s: dict[str, float] = {}
+        self.metrics: dict[str, EngineMetrics] = {}
+        self.failures: dict[str, str] = {}
+        """Why the last scaling of an endpoint did not work."""
+
+    async def observe(self, now_s: float) -> None:
+        """Refreshes everything. A source that does not answer leaves what was known, ageing."""
+        await asyncio.gather(*(self._observe_cluster(name, now_s) for name in self._clusters))
+        await asyncio.gather(*(self._observe_engine(c, now_s) for c in self._serving()))
+        for candidate in self._serving():
+            if candidate.endpoint not in self._warm:
+                self._start(f"warm {candidate.endpoint}", self._warm_up(candidate))
+
+    def ready(self, endpoint: str, now_s: float) -> int:
+        """Replicas that have answered a request and were heard of lately."""
+        candidate = self._catalogue.candidates[endpoint]
+        if candidate.cluster.kind == "openai":
+            return candidate.pool.min_replicas
+        if endpoint not in self._warm or now_s - self._seen_s.get(endpoint, 0) > LOST_AFTER_S:
+            return 0
+        return self._replicas[endpoint].ready if endpoint in self._replicas else 0
+
+    def replicas(self, endpoint: str) -> Replicas:
+        return self._replicas.get(endpoint, Replicas())
+
+    def set_targets(self, targets: dict[str, int], now_s: float) -> None:
+        """Starts what is needed to reach the targets; idempotent."""
+        for endpoint, target in targets.items():
+            candidate = self._catalogue.candidates[endpoint]
+            existing = self._replicas.get(endpoint)
+            standing = existing.ready + existing.starting if existing else 0
+            if candidate.cluster.kind != "ray" or standing == target:
+                continue
+            if target == 0:
+                self._warm.discard(endpoint)
+            if existing is not None and existing.stopping and standing > target:
+                continue
+            if self._retry_at_s.get(endpoint, 0) > now_s:
+                continue
+            # One change of a cluster at a time: deploying reads and writes its whole configuration.
+            if self._start(f"scale {candidate.cluster.name}", self._scale(candidate, target)):
+                self._retry_at_s[endpoint] = now_s + SCALE_RETRY_S
+
+    async def stop(self) -> None:
+        for job in self._jobs.values():
+            job.cancel()
+        await asyncio.gather(*self._jobs.values(), return_exceptions=True)
+
+    def _serving(self) -> list[Candidate]:
+        return [
+            self._catalogue.candidates[endpoint]
+            for endpoint, replicas in self._replicas.items()
+            if replicas.ready
+        ]
+
+    async def _observe_cluster(self, name: str, now_s: float) -> None:
+        candidates = [c for c in self._catalogue.candidates.values() if c.cluster.name == name]
+        try:
+            async with asyncio.timeout(5):
+                found = await self._clusters[name].observe(candidates)
+        except (PoolError, TimeoutError) as error:
+            log.warning("cluster %s cannot be observed: %s", name, error or "timeout")
+            return
+        for candidate in candidates:
+            endpoint = candidate.endpoint
+            if endpoint not in found:
+                self._replicas.pop(endpoint, None)
+                self._warm.discard(endpoint)
+                continue
+            self._replicas[endpoint] = found[endpoint]
+            self._seen_s[endpoint] = now_s
+            if not found[endpoint].ready:
+                self._warm.discard(endpoint)
+            if found[endpoint].failed:
+                self.failures[endpoint] = found[endpoint].failed or ""
+
+    async def _observe_engine(self, candidate: Candidate, now_s: float) -> None:
+        pools = self._clusters[candidate.cluster.name]
+        try:
+            self.metrics[candidate.endpoint] = await pools.engine_metrics(candidate)
+            # An engine that answers is there, whatever has become of its cluster's dashboard.
+            self._seen_s[candidate.endpoint] = now_s
+        except PoolError:
+            self.metrics.pop(candidate.endpoint, None)
+
+    async def _warm_up(self, candidate: Candidate) -> None:
+        try:
+            await self._clusters[candidate.cluster.name].warm_up(candidate)
+        except PoolError as error:
+            log.info("not warm yet: %s", error)
+        else:
+            self._warm.add(candidate.endpoint)
+            log.info("%s serves", candidate.endpoint)
+
+    async def _scale(self, candidate: Candidate, target: int) -> None:
+        log.info("%s: scale to %d", candidate.endpoint, target)
+        pools = self._clusters[candidate.cluster.name]
+        try:
+            await pools.scale(candidate, target, self._replicas.get(candidate.endpoint))
+            self.failures.pop(candidate.endpoint, None)
+        except PoolError as error:
+            self.failures[candidate.endpoint] = str(error)
+            log.error("%s: %s", candidate.endpoint, error)
+
+    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether the job was started: not while one of the same name runs."""
+        if name in self._jobs and not self._jobs[name].done():
+            work.close()
+            return False
+        self._jobs[name] = asyncio.create_task(work)
+        return True

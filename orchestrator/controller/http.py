@@ -1,0 +1,50 @@
+"""The controller's HTTP face: gateways exchange reports for snapshots; people read its state."""
+
+import hmac
+import os
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from orchestrator.controller.loop import Controller
+from orchestrator.signals.report import GatewayReport
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+MAX_REPORT_BYTES = 8 * 1024 * 1024
+
+
+def application(controller: Controller) -> web.Application:
+    """Every path needs the bearer token of the environment's `ORCHESTRATOR_TOKEN`."""
+    token = os.environ.get("ORCHESTRATOR_TOKEN", "")
+
+    @web.middleware
+    async def authorized(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get("authorization", "")
+        if not token or not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            raise web.HTTPUnauthorized(text="give the controller's token as a bearer token")
+        return await handler(request)
+
+    async def exchange(request: web.Request) -> web.Response:
+        try:
+            report = GatewayReport.model_validate_json(await request.read())
+        except ValidationError as error:
+            raise web.HTTPBadRequest(text=f"not a report: {error.error_count()} errors") from None
+        snapshot = controller.exchange(report, time.time())
+        return web.Response(text=snapshot.model_dump_json(), content_type="application/json")
+
+    async def snapshot(_: web.Request) -> web.Response:
+        return web.Response(
+            text=controller.snapshot.model_dump_json(), content_type="application/json"
+        )
+
+    async def state(_: web.Request) -> web.Response:
+        return web.json_response(controller.state())
+
+    app = web.Application(middlewares=[authorized], client_max_size=MAX_REPORT_BYTES)
+    app.router.add_post("/v1/exchange", exchange)
+    app.router.add_get("/v1/snapshot", snapshot)
+    app.router.add_get("/v1/state", state)
+    return app

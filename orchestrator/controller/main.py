@@ -1,0 +1,44 @@
+"""The controller process."""
+
+import asyncio
+import logging
+import signal
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp import web
+
+from orchestrator.config.load import load, state_directory
+from orchestrator.controller.fleet import Fleet
+from orchestrator.controller.http import application
+from orchestrator.controller.loop import Controller
+from orchestrator.policy.catalogue import Catalogue
+
+
+async def serve(directory: Path) -> None:
+    """Runs until SIGTERM or SIGINT. Raises ConfigurationError."""
+    loaded = load(directory)
+    catalogue = Catalogue(loaded.configuration, loaded.version)
+    address = urlsplit(loaded.configuration.controller.url)
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with aiohttp.ClientSession() as session:
+        fleet = Fleet(catalogue, session)
+        memory = state_directory() / "controller.json"
+        controller = Controller(catalogue, fleet, memory, time.time())
+        runner = web.AppRunner(application(controller), access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, address.hostname, address.port).start()
+        loop = asyncio.create_task(controller.run())
+        await stopped.wait()
+        loop.cancel()
+        await fleet.stop()
+        await runner.cleanup()
+
+
+def run(directory: Path) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    asyncio.run(serve(directory))

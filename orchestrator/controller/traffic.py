@@ -1,0 +1,69 @@
+"""What the gateways report, gathered over all of them."""
+
+from collections import defaultdict
+
+from orchestrator.signals.latency import LatencyWindow
+from orchestrator.signals.report import GatewayReport
+
+GONE_AFTER_S = 10
+"""A gateway that has not reported for so long is gone, and its requests with it."""
+
+
+class Traffic:
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._reports: dict[str, tuple[float, GatewayReport]] = {}
+        self._ttft: dict[str, LatencyWindow] = {}
+        self._slot: dict[str, LatencyWindow] = {}
+        self._tokens: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+
+    def take(self, report: GatewayReport, now_s: float) -> None:
+        self._reports[report.gateway_id] = (now_s, report)
+        for endpoint, figures in report.endpoints.items():
+            self.ttft(endpoint).add(figures.ttft_s, now_s)
+            self.slot(endpoint).add(figures.slot_s, now_s)
+            for workload, tokens in figures.tokens.items():
+                self._tokens[endpoint][workload] += tokens
+
+    def ttft(self, endpoint: str) -> LatencyWindow:
+        return self._ttft.setdefault(endpoint, LatencyWindow(self._window_s))
+
+    def slot(self, endpoint: str) -> LatencyWindow:
+        return self._slot.setdefault(endpoint, LatencyWindow(self._window_s))
+
+    def inflight(self, endpoint: str, now_s: float) -> dict[str, int]:
+        """Requests open there, by gateway."""
+        return {
+            report.gateway_id: report.endpoints[endpoint].inflight
+            for report in self._live(now_s)
+            if endpoint in report.endpoints and report.endpoints[endpoint].inflight
+        }
+
+    def waiting_ages_s(self, endpoint: str, now_s: float) -> list[float]:
+        return [
+            age
+            for report in self._live(now_s)
+            if endpoint in report.endpoints
+            for age in report.endpoints[endpoint].waiting_ages_s
+        ]
+
+    def oldest_snapshot(self, now_s: float) -> int:
+        """The oldest version on which a live gateway decides; 0 when none reports.
+
+        A gateway that does not report may still be sending, so silence never counts as consent.
+        """
+        return min((r.snapshot_version for r in self._live(now_s)), default=0)
+
+    def take_tokens(self) -> dict[str, dict[str, int]]:
+        """Tokens by endpoint and workload since the last call."""
+        tokens = {endpoint: dict(by) for endpoint, by in self._tokens.items()}
+        self._tokens.clear()
+        return tokens
+
+    def _live(self, now_s: float) -> list[GatewayReport]:
+        self._reports = {
+            name: (at_s, report)
+            for name, (at_s, report) in self._reports.items()
+            if now_s - at_s <= GONE_AFTER_S
+        }
+        return [report for _, report in self._reports.values()]

@@ -1,0 +1,89 @@
+"""One Ray cluster on this machine, with every port and file its own."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from orchestrator.config.spec import Cluster
+
+
+class StackError(Exception):
+    """Something did not start; the message says what, and where its log is."""
+
+
+def directory(state: Path, cluster: str) -> Path:
+    """Ray's files and logs. Short, because Ray puts sockets there and their paths are limited."""
+    digest = hashlib.sha256(str(state).encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"orchestrator-{digest}" / cluster
+
+
+def environment(cluster: Cluster, state: Path) -> dict[str, str]:
+    """For `ray start` and everything that it starts."""
+    assert cluster.launch is not None
+    base = cluster.launch.port_base
+    haproxy = directory(state, cluster.name) / "haproxy"
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(base + 8),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(base + 9),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(base + 10),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(base + 11),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base + 60),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + 89),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(base + 90),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(base + 99),
+    }
+
+
+def start(cluster: Cluster, state: Path, env: dict[str, str]) -> None:
+    """Starts the head and returns when it is up. Raises StackError."""
+    assert cluster.launch is not None
+    launch = cluster.launch
+    base, home = launch.port_base, directory(state, cluster.name)
+    shutil.rmtree(home, ignore_errors=True)
+    (home / "haproxy").mkdir(parents=True)
+    dashboard = urlsplit(cluster.dashboard_url or "")
+    log = state / "logs" / f"ray-{cluster.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    ray = str(Path(sys.executable).with_name("ray"))
+    command = [
+        ray,
+        "start",
+        "--head",
+        "--disable-usage-stats",
+        f"--node-ip-address={launch.node_ip_address}",
+        f"--num-cpus={launch.num_cpus}",
+        f"--temp-dir={home}",
+        f"--port={base}",
+        f"--node-manager-port={base + 1}",
+        f"--object-manager-port={base + 2}",
+        f"--ray-client-server-port={base + 3}",
+        f"--metrics-export-port={base + 4}",
+        f"--dashboard-agent-listen-port={base + 5}",
+        f"--dashboard-agent-grpc-port={base + 6}",
+        f"--runtime-env-agent-port={base + 7}",
+        f"--min-worker-port={base + 12}",
+        f"--max-worker-port={base + 59}",
+        f"--dashboard-host={dashboard.hostname}",
+        f"--dashboard-port={dashboard.port}",
+        "--include-dashboard=true",
+    ]
+    with log.open("w") as out:
+        done = subprocess.run(  # noqa: S603
+            command, env=env | environment(cluster, state), stdout=out, stderr=out, check=False
+        )
+    if done.returncode != 0:
+        raise StackError(f"Ray cluster '{cluster.name}' did not start; see {log}")

@@ -1,0 +1,85 @@
+"""Imports point one way, and only one module can reach an upstream."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "orchestrator"
+
+ALLOWED = {
+    "config": set(),
+    "policy": {"config"},
+    "signals": {"config"},
+    "capacity": {"policy", "config"},
+    "pools": {"policy", "signals", "config"},
+    "ledger": {"config"},
+    "gateway": {"ledger", "policy", "signals", "config"},
+    "controller": {"capacity", "pools", "ledger", "policy", "signals", "config"},
+    "simulate": {"capacity", "policy", "signals", "config"},
+    "replay": set(),
+    "stack": {"pools", "policy", "config"},
+}
+
+OPENS_CONNECTIONS = {
+    "gateway/upstream.py": "content, for a grant",
+    "gateway/exchange.py": "reports and snapshots, never content",
+    "pools/ray.py": "Serve's API, engine metrics, warm-up",
+    "controller/fleet.py": "hands its session to the pools",
+    "controller/main.py": "makes that session, listens for gateways",
+    "controller/http.py": "answers gateways",
+    "stack/up.py": "deploys the gateway, asks the controller",
+    "cli/stack.py": "asks the controller",
+    "cli/policy.py": "asks the controller",
+}
+NETWORK = {"aiohttp", "httpx", "requests", "socket", "urllib.request", "http.client", "openai"}
+CLIENT_SIDE = ("replay/", "simulate/", "cli/replay.py")
+"""Drives an endpoint from outside, or stands in for one."""
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def imported(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_a_package_imports_only_what_lies_below_it(package: str) -> None:
+    for file in (ROOT / package).rglob("*.py"):
+        for name in imported(file):
+            parts = name.split(".")
+            if parts[0] == "orchestrator" and len(parts) > 1:
+                assert parts[1] in ALLOWED[package] | {package}, f"{file} imports {name}"
+
+
+def test_decide_alone_makes_grants() -> None:
+    for file in modules():
+        uses = {"orchestrator.policy.grant.seal", "orchestrator.policy.grant._SEAL"}
+        makes = imported(file) & uses or "grant.seal(" in file.read_text()
+        if makes:
+            assert file.relative_to(ROOT).as_posix() == "policy/decide.py"
+
+
+def test_only_the_listed_modules_can_open_a_connection() -> None:
+    for file in modules():
+        place = file.relative_to(ROOT).as_posix()
+        if place.startswith(CLIENT_SIDE) or place in OPENS_CONNECTIONS:
+            continue
+        reached = {n for n in imported(file) if n in NETWORK or n.split(".")[0] in NETWORK}
+        assert not reached, f"{place} imports {reached}"
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for file in modules():
+        if file.name in ("__main__.py",) or file == ROOT / "__init__.py":
+            continue
+        assert ast.get_docstring(ast.parse(file.read_text())), f"{file} has no docstring"
