@@ -97,8 +97,8 @@ class _steps:
     def __enter__(self) -> Any:
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}"),
             TimeElapsedColumn(),
+            TextColumn("{task.description}"),
             console=out,
         )
         self._task: Any = None

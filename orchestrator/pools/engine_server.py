@@ -4,13 +4,13 @@ import os
 from typing import Any
 
 import psutil
-from ray.llm._internal.serve.core.server.llm_server import LLMServer
+from ray.llm._internal.serve.core.server.llm_server import LLMServer as RayLLMServer
 
 from orchestrator.pools.ray import ENGINE_CPUS
 
 
-class PinnedLLMServer(LLMServer):  # type: ignore[misc]
-    """Pins itself before the engine starts, so that the engine's processes inherit it.
+class LLMServer(RayLLMServer):  # type: ignore[misc]
+    """Named like its parent, since Serve names the deployment after it. Pins itself before the engine starts, so that the engine's processes inherit it.
 
     Two engines that share every core of a laptop would share one capacity, and a second replica
     would relieve nothing.

@@ -140,7 +140,7 @@ class RayPools:
             ) as response:
                 text = await response.text()
                 if response.status >= 400:
-                    raise PoolError(f"{method} {path}: {response.status}: {text[:300]}")
+                    raise PoolError(f"{method} {path}: {response.status}: {text[-500:]}")
                 return dict(await response.json()) if method == "GET" else {}
         except (aiohttp.ClientError, TimeoutError) as error:
             raise PoolError(f"{method} {path}: {type(error).__name__}: {error}") from None
@@ -179,7 +179,7 @@ def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
     }
     if on_cpu:
         llm_config["accelerator_config"] = {"kind": "cpu"}
-        llm_config["server_cls"] = "orchestrator.pools.engine_server.PinnedLLMServer"
+        llm_config["server_cls"] = "orchestrator.pools.engine_server.LLMServer"
         llm_config["deployment_config"]["ray_actor_options"] = {"num_cpus": 0.1}
     else:
         llm_config["accelerator_type"] = candidate.pool.accelerator

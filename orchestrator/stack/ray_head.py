@@ -17,15 +17,21 @@ class StackError(Exception):
 
 def directory(state: Path, cluster: str) -> Path:
     """Ray's files and logs. Short, because Ray puts sockets there and their paths are limited."""
-    digest = hashlib.sha256(str(state).encode()).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"orchestrator-{digest}" / cluster
+    digest = hashlib.sha256(str(state).encode()).hexdigest()[:6]
+    return Path(tempfile.gettempdir()) / f"orc-{digest}" / cluster
+
+
+def haproxy_directory(state: Path, cluster: Cluster) -> Path:
+    """HAProxy's files. Serve adds 70 characters, and HAProxy takes 97 for the path of a socket."""
+    assert cluster.launch is not None
+    return directory(state, cluster.name).parent / f"h{cluster.launch.port_base}"
 
 
 def environment(cluster: Cluster, state: Path) -> dict[str, str]:
     """For `ray start` and everything that it starts."""
     assert cluster.launch is not None
     base = cluster.launch.port_base
-    haproxy = directory(state, cluster.name) / "haproxy"
+    haproxy = haproxy_directory(state, cluster)
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -54,7 +60,9 @@ def start(cluster: Cluster, state: Path, env: dict[str, str]) -> None:
     launch = cluster.launch
     base, home = launch.port_base, directory(state, cluster.name)
     shutil.rmtree(home, ignore_errors=True)
-    (home / "haproxy").mkdir(parents=True)
+    haproxy = haproxy_directory(state, cluster)
+    shutil.rmtree(haproxy, ignore_errors=True)
+    haproxy.mkdir(parents=True)
     dashboard = urlsplit(cluster.dashboard_url or "")
     log = state / "logs" / f"ray-{cluster.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
