@@ -70,6 +70,8 @@ class Fleet:
                 self._warm.discard(endpoint)
             if existing is not None and existing.stopping and standing > target:
                 continue
+            if existing is not None and not existing.deployed:
+                continue
             if self._retry_at_s.get(endpoint, 0) > now_s:
                 continue
             # One change of a cluster at a time: deploying reads and writes its whole configuration.

@@ -48,7 +48,7 @@ class Call:
     pool: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
     grant: Grant
     number: int

@@ -10,10 +10,10 @@ from orchestrator.pools.ray import ENGINE_CPUS
 
 
 class LLMServer(RayLLMServer):  # type: ignore[misc]
-    """Named like its parent, since Serve names the deployment after it. Pins itself before the engine starts, so that the engine's processes inherit it.
+    """Pins itself before the engine starts, so that the engine's processes inherit it.
 
-    Two engines that share every core of a laptop would share one capacity, and a second replica
-    would relieve nothing.
+    Named like its parent, since Serve names the deployment after it. Pinned, since two engines
+    that share every core of a laptop share one capacity: a second replica would relieve nothing.
     """
 
     async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]

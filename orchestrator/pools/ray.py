@@ -34,6 +34,8 @@ class Replicas:
     ready: int = 0
     starting: int = 0
     stopping: int = 0
+    deployed: bool = True
+    """False while Serve still builds the application: nothing can be scaled yet."""
     failed: str | None = None
     """Serve's reason when the application cannot be deployed."""
 
@@ -202,7 +204,7 @@ def _replicas(application: dict[str, Any]) -> Replicas:
                 stopping=states.count("STOPPING"),
                 failed=_failure(application),
             )
-    return Replicas(failed=_failure(application))
+    return Replicas(deployed=False, failed=_failure(application))
 
 
 def _failure(application: dict[str, Any]) -> str | None:
