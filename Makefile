@@ -34,9 +34,6 @@ $(VENV)/.done: $(UV) $(LOCK) pyproject.toml
 run: setup ## run the local stack; Ctrl-C stops it
 	$(BIN)/orchestrator up --config $(CONFIG)
 
-demo: setup ## run the stack, burst to the cloud and back under a real trace, draw the plot, stop
-	$(BIN)/python -m tests.demo
-
 test: setup ## every test, real Ray Serve and vLLM included
 	$(BIN)/python -m pytest -q
 
@@ -45,9 +42,6 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup ## measure speed and memory, side by side with the alternatives
-	$(BIN)/python -m tests.benchmarks
-
 lock: $(UV) ## renew the hashed locks from pyproject.toml
 	for kind in cpu gpu; do $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links --extra $$kind --extra dev pyproject.toml -o requirements.$$kind.lock; done
 
@@ -55,4 +49,4 @@ clean: ## stop the stack and remove what was made here
 	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
 	rm -rf $(VENV) .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run demo test lint bench lock clean
+.PHONY: help setup run test lint lock clean

@@ -1,0 +1,109 @@
+"""When a workload leaves home, and when it comes back."""
+
+from dataclasses import replace
+
+from orchestrator.capacity.burst import BurstSignals, step
+from orchestrator.capacity.planner import Observation, plan
+from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState
+from tests.worlds import quote, small
+
+WORLD = small()
+SPEC = WORLD.workloads["assistant"].burst
+assert SPEC is not None
+
+CALM = BurstSignals(
+    ttft_p95_s=0.2,
+    waiting=0,
+    demand=1,
+    home_replicas=1,
+    home_slots=4,
+    quotes={"cloud-gpu": quote(2.0, 100)},
+    budget_left_usd=5,
+    burst_pool_empty=True,
+)
+SLOW = replace(CALM, ttft_p95_s=3.0, demand=20)
+
+
+def after(signals: BurstSignals, seconds: int, state: BurstState, start_s: float) -> BurstState:
+    for second in range(seconds + 1):
+        state = step(SPEC, state, signals, start_s + second)
+    return state
+
+
+def test_a_trigger_starts_a_burst_only_when_it_lasts() -> None:
+    assert after(SLOW, 2, BurstState(), 100).phase is BurstPhase.HOME
+    bursting = after(SLOW, 3, BurstState(), 100)
+    assert (bursting.phase, bursting.pool) == (BurstPhase.BURSTING, "cloud-gpu")
+
+
+def test_no_measurement_triggers_nothing() -> None:
+    assert after(replace(SLOW, ttft_p95_s=None), 60, BurstState(), 100).phase is BurstPhase.HOME
+
+
+def test_above_the_ceiling_the_same_load_does_not_burst_and_says_why() -> None:
+    state = after(replace(SLOW, quotes={"cloud-gpu": quote(3.2, 100)}), 60, BurstState(), 100)
+    assert state.phase is BurstPhase.HOME
+    assert "3.20" in state.reason
+    assert "ceiling of 3.00" in state.reason
+
+
+def test_a_stale_quote_starts_no_burst() -> None:
+    stale = replace(SLOW, quotes={"cloud-gpu": quote(2.0, 0, valid_s=10)})
+    assert after(stale, 60, BurstState(), 100).phase is BurstPhase.HOME
+
+
+def test_a_spent_budget_starts_no_burst() -> None:
+    state = after(replace(SLOW, budget_left_usd=0), 60, BurstState(), 100)
+    assert state.phase is BurstPhase.HOME
+
+
+def test_a_burst_stays_for_its_dwell_and_then_drains() -> None:
+    state = BurstState(phase=BurstPhase.BURSTING, pool="cloud-gpu", since_s=100)
+    assert after(CALM, 29, state, 100).phase is BurstPhase.BURSTING
+    assert after(CALM, 30, state, 100).phase is BurstPhase.DRAINING
+
+
+def test_a_burst_stays_while_home_could_not_hold_the_load() -> None:
+    state = BurstState(phase=BurstPhase.BURSTING, pool="cloud-gpu", since_s=100)
+    assert after(replace(CALM, demand=4), 600, state, 100).phase is BurstPhase.BURSTING
+
+
+def test_a_price_above_the_ceiling_ends_a_burst_at_once() -> None:
+    state = BurstState(phase=BurstPhase.BURSTING, pool="cloud-gpu", since_s=100)
+    dear = replace(SLOW, quotes={"cloud-gpu": quote(3.5, 101)})
+    assert step(SPEC, state, dear, 101).phase is BurstPhase.DRAINING
+
+
+def test_after_a_burst_the_next_one_waits_for_the_cooldown() -> None:
+    draining = BurstState(phase=BurstPhase.DRAINING, pool="cloud-gpu", since_s=90)
+    home = step(SPEC, draining, SLOW, 100)
+    assert home.phase is BurstPhase.HOME
+    assert after(SLOW, 19, home, 100).phase is BurstPhase.HOME
+    assert after(SLOW, 21, home, 100).phase is BurstPhase.BURSTING
+
+
+CLOUD = "cloud-gpu/m-fp16"
+
+
+def targets(inflight: int, oldest_snapshot: int) -> int:
+    observation = Observation(
+        endpoints={CLOUD: EndpointState(ready_replicas=1, inflight={"g": inflight})},
+        replicas={CLOUD: 1},
+        quotes={"cloud-gpu": quote(2.0, 100)},
+        budget_left_usd={},
+        oldest_snapshot=oldest_snapshot,
+    )
+    draining = {"assistant": BurstState(phase=BurstPhase.DRAINING, pool="cloud-gpu", since_s=90)}
+    return plan(WORLD, observation, draining, {CLOUD: 1}, {"assistant": 50}, 100).targets[CLOUD]
+
+
+def test_a_drain_keeps_the_replica_under_a_live_stream() -> None:
+    assert targets(inflight=1, oldest_snapshot=60) == 1
+
+
+def test_a_drain_waits_until_every_gateway_knows() -> None:
+    assert targets(inflight=0, oldest_snapshot=49) == 1
+
+
+def test_a_drained_pool_goes_to_zero() -> None:
+    assert targets(inflight=0, oldest_snapshot=50) == 0
