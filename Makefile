@@ -6,13 +6,12 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/tools/bin/uv
-ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
-LOCK := requirements.$(ACCELERATOR).lock
+LOCK := requirements.cpu.lock
 
 # A CPU build of torch comes from a local folder of wheels where pip is configured with one, else
 # from PyTorch's own index, which uv knows by name.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-TORCH := $(if $(UV_FIND_LINKS),,$(if $(filter cpu,$(ACCELERATOR)),--torch-backend=cpu))
+TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=cpu)
 
 CONFIG ?= clusters/local
 
@@ -42,8 +41,8 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lock: $(UV) ## renew the hashed locks from pyproject.toml
-	for kind in cpu gpu; do $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links --extra $$kind --extra dev pyproject.toml -o requirements.$$kind.lock; done
+lock: $(UV) ## renew the hashed lock from pyproject.toml
+	$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links --extra cpu --extra dev pyproject.toml -o requirements.cpu.lock
 
 clean: ## stop the stack and remove what was made here
 	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
