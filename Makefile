@@ -13,7 +13,11 @@ LOCK := requirements.cpu.lock
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=cpu)
 
+# Without bytecode every process that imports vLLM would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 CONFIG ?= clusters/local
+TRACE ?= ../shared/data/traces/azure2023_conv.csv.gz
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +37,9 @@ $(VENV)/.done: $(UV) $(LOCK) pyproject.toml
 run: setup ## run the local stack; Ctrl-C stops it
 	$(BIN)/orchestrator up --config $(CONFIG)
 
+demo: setup ## saturate the local stack, burst to the cloud, come back; writes a timeline
+	$(BIN)/orchestrator demo --config $(CONFIG) $(if $(wildcard $(TRACE)),--trace $(TRACE))
+
 test: setup ## every test, real Ray Serve and vLLM included
 	$(BIN)/python -m pytest -q
 
@@ -48,4 +55,4 @@ clean: ## stop the stack and remove what was made here
 	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
 	rm -rf $(VENV) .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run test lint lock clean
+.PHONY: help setup run demo test lint lock clean

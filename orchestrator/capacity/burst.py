@@ -23,8 +23,9 @@ class BurstSignals:
     """By burst pool."""
     budget_left_usd: float | None
     """None: no budget is set."""
-    burst_pool_empty: bool
-    """No request is open on the pool and no replica of it is left."""
+    burst_pool_released: bool
+    """The burst holds nothing any more: no request is open on the pool and the replicas that it
+    added are gone, or another burst keeps them."""
 
 
 def step(spec: Burst, state: BurstState, signals: BurstSignals, now_s: float) -> BurstState:
@@ -33,7 +34,7 @@ def step(spec: Burst, state: BurstState, signals: BurstSignals, now_s: float) ->
         return _at_home(spec, state, signals, now_s)
     if state.phase is BurstPhase.BURSTING:
         return _while_bursting(spec, state, signals, now_s)
-    if signals.burst_pool_empty:
+    if signals.burst_pool_released:
         return BurstState(since_s=now_s, reason=f"drained: {state.reason}")
     return state
 

@@ -55,7 +55,7 @@ def plan(
         if workload.burst is None:
             continue
         before = bursts.get(workload.name, BurstState())
-        signals = burst_signals(catalogue, observation, workload.name, workload.burst, before)
+        signals = burst_signals(catalogue, observation, workload.name, workload.burst, bursts)
         after[workload.name] = step(workload.burst, before, signals, now_s)
 
     wanted = {
@@ -94,13 +94,17 @@ def burst_candidate(catalogue: Catalogue, workload: str, pool: str) -> Candidate
 
 
 def burst_signals(
-    catalogue: Catalogue, observation: Observation, workload: str, burst: Burst, state: BurstState
+    catalogue: Catalogue,
+    observation: Observation,
+    workload: str,
+    burst: Burst,
+    bursts: Mapping[str, BurstState],
 ) -> BurstSignals:
+    pool = bursts.get(workload, BurstState()).pool
     home = catalogue.home(workload)
     states = [observation.endpoints.get(c.endpoint, NOTHING) for c in home]
     p95s = [s.ttft_p95_s for s in states if s.ttft_p95_s is not None]
     away = [c.endpoint for pool in burst.pools for c in catalogue.by_pool[pool]]
-    on_pool = [c.endpoint for c in catalogue.by_pool[state.pool]] if state.pool else []
     return BurstSignals(
         ttft_p95_s=max(p95s, default=None),
         waiting=sum(s.waiting for s in states),
@@ -110,9 +114,20 @@ def burst_signals(
         home_slots=_slots(home, observation),
         quotes={p: observation.quotes[p] for p in burst.pools if p in observation.quotes},
         budget_left_usd=observation.budget_left_usd.get(workload),
-        burst_pool_empty=not any(
-            busy(observation, e) or observation.replicas.get(e, 0) for e in on_pool
+        burst_pool_released=pool is None
+        or _kept_by_another(bursts, workload, pool)
+        or not any(
+            busy(observation, c.endpoint)
+            or observation.replicas.get(c.endpoint, 0) > c.pool.min_replicas
+            for c in catalogue.by_pool[pool]
         ),
+    )
+
+
+def _kept_by_another(bursts: Mapping[str, BurstState], workload: str, pool: str) -> bool:
+    return any(
+        name != workload and state.pool == pool and state.phase is BurstPhase.BURSTING
+        for name, state in bursts.items()
     )
 
 

@@ -58,7 +58,7 @@ def list_keys(config: Config = Path("clusters/local"), as_json: Json = False) ->
 
 @keys.command()
 def revoke(key_id: str, config: Config = Path("clusters/local")) -> None:
-    """Remove a key; gateways refuse it once they have the changed configuration."""
+    """Remove a key; gateways that read this directory refuse it within a second or so."""
     try:
         store.revoke(config, key_id)
     except KeyError:

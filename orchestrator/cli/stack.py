@@ -35,7 +35,7 @@ def up(
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     serving = False
     try:
-        with _steps() as step:
+        with steps() as step:
             loaded = start(config, state, step)
         serving = True
         out.print(f"[green]Serving[/green] at {gateway_cluster(loaded).url}/v1")
@@ -91,7 +91,7 @@ def controller(directory: Path) -> None:
         raise configuration_error(error, False) from None
 
 
-class _steps:
+class steps:
     """A spinner per step, with the time that it took."""
 
     def __enter__(self) -> Any:

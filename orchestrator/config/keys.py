@@ -43,6 +43,29 @@ def revoke(directory: Path, key_id: str) -> None:
     _write(directory, left)
 
 
+class KeyRing:
+    """The keys of a directory by id, taken anew when the file changes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._mtime_ns = 0
+        self.keys: dict[str, Key] = {}
+
+    def refresh(self) -> None:
+        """Raises ValueError for a broken file, whose keys are not taken; those held stay valid."""
+        file = self._directory / FILE
+        mtime_ns = file.stat().st_mtime_ns if file.exists() else 0
+        if mtime_ns == self._mtime_ns:
+            return
+        self._mtime_ns = mtime_ns
+        try:
+            self.keys = {key.id: key for key in _read(self._directory)}
+        except (OSError, yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{file}: {type(error).__name__}; see 'orchestrator validate'"
+            ) from None
+
+
 def match(keys: Mapping[str, Key], presented: str, now: datetime) -> Key | None:
     """The key with this plaintext, unless it has expired. `now` is aware of its time zone."""
     parts = presented.split("-", 2)

@@ -46,10 +46,10 @@ class RayLaunch(Spec):
         ge=1024, le=60000, description="the cluster uses the 100 ports from here"
     )
     num_cpus: int = Field(default=8, ge=1, description="logical processors given to Ray")
-    engine_cpus: list[int] = Field(
+    cpus: list[Annotated[int, Field(ge=0)]] = Field(
         default=[],
-        description="processors that its engines are pinned to, so that clusters that share a "
-        "machine have capacity of their own",
+        description="processors that all its processes are pinned to, so that clusters that share "
+        "a machine have capacity of their own; empty: any",
     )
 
 
@@ -84,8 +84,8 @@ class Pool(Spec):
     cluster: Name
     accelerator: str
     gpus_per_replica: int = Field(default=1, ge=1)
-    min_replicas: int = Field(default=0, ge=0)
-    max_replicas: int = Field(ge=1)
+    min_replicas: int = Field(default=0, ge=0, description="of each variant that it runs")
+    max_replicas: int = Field(ge=1, description="of each variant that it runs")
     provision_s: Seconds = Field(description="usual time from a scale-up to a replica that serves")
     price: Price
 

@@ -31,6 +31,8 @@ class Fleet:
         }
         self._replicas: dict[str, Replicas] = {}
         self._seen_s: dict[str, float] = {}
+        self._unseen: set[str] = set()
+        """Clusters that did not answer the last time."""
         self._warm: set[str] = set()
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._retry_at_s: dict[str, float] = {}
@@ -96,8 +98,13 @@ class Fleet:
             async with asyncio.timeout(5):
                 found = await self._clusters[name].observe(candidates)
         except (PoolError, TimeoutError) as error:
-            log.warning("cluster %s cannot be observed: %s", name, error or "timeout")
+            if name not in self._unseen:
+                self._unseen.add(name)
+                log.warning("cluster %s cannot be observed: %s", name, str(error) or "timeout")
             return
+        if name in self._unseen:
+            self._unseen.discard(name)
+            log.info("cluster %s is observed again", name)
         for candidate in candidates:
             endpoint = candidate.endpoint
             if endpoint not in found:

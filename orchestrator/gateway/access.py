@@ -1,5 +1,6 @@
 """Who is calling."""
 
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 
 from orchestrator.config.keys import match
@@ -7,8 +8,13 @@ from orchestrator.config.spec import Key
 from orchestrator.gateway.errors import ApiError
 
 
-def authenticate(keys: dict[str, Key], authorization: bytes | None) -> Key:
-    """The key behind an `Authorization: Bearer` header. Raises ApiError 401."""
+def authenticate(
+    keys: Mapping[str, Key], workloads: Container[str], authorization: bytes | None
+) -> Key:
+    """The key behind an `Authorization: Bearer` header. Raises ApiError 401.
+
+    A key of a workload that is not known, or not any more, opens nothing.
+    """
     if authorization is None:
         raise ApiError(
             401,
@@ -18,7 +24,7 @@ def authenticate(keys: dict[str, Key], authorization: bytes | None) -> Key:
         )
     scheme, _, presented = authorization.decode("latin-1").partition(" ")
     key = match(keys, presented.strip(), datetime.now(UTC)) if scheme.lower() == "bearer" else None
-    if key is None:
+    if key is None or key.workload not in workloads:
         raise ApiError(
             401, "invalid_api_key", "The API key is wrong or expired.", "authentication_error"
         )

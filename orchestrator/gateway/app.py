@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from orchestrator.config.spec import Key
 from orchestrator.gateway.access import authenticate
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.exchange import Exchange
@@ -116,11 +117,17 @@ class Gateway:
     ) -> Call:
         started_s = time.monotonic()
         configuration = self._exchange.catalogue.configuration
-        key = authenticate(self._exchange.keys, headers.get(b"authorization"))
+        key = self._authenticate(headers)
         limit = configuration.gateway.max_body_bytes
         raw = await _body(headers.get(b"content-length"), receive, limit)
         claimed = claimed_data_class(headers.get(b"x-orchestrator-data-class"))
         return Call(request_id, key, claimed, parse(path, raw), send, started_s)
+
+    def _authenticate(self, headers: dict[bytes, bytes]) -> Key:
+        exchange = self._exchange
+        return authenticate(
+            exchange.keys, exchange.catalogue.workloads, headers.get(b"authorization")
+        )
 
     async def _relayed(self, call: Call, receive: Receive) -> None:
         """Runs the call, and cancels it, with its upstream, when the client goes away."""
@@ -162,7 +169,7 @@ class Gateway:
             body = self._telemetry.exposition(self._exchange.snapshot.version)
             await self._answer(200, b"text/plain; version=0.0.4", body, send, request_id)
         elif path == "/v1/models" or path.startswith("/v1/models/"):
-            key = authenticate(self._exchange.keys, headers.get(b"authorization"))
+            key = self._authenticate(headers)
             await self._models(key.workload, path, send, request_id)
         else:
             raise ApiError(404, "not_found", "There is nothing at this path.")

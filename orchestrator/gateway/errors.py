@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import orjson
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ApiError(Exception):
     """An answer that is an error. `message` never carries content, secrets or upstream text."""
 

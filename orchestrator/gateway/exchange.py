@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 from pydantic import ValidationError
 
+from orchestrator.config.keys import KeyRing
 from orchestrator.config.load import ConfigurationError, load
 from orchestrator.config.spec import Key
 from orchestrator.gateway.telemetry import Telemetry
@@ -30,12 +31,14 @@ class Exchange:
         self._telemetry = telemetry
         loaded = load(directory)
         self.catalogue = Catalogue(loaded.configuration, loaded.version)
+        self._key_ring = KeyRing(directory)
+        self._key_ring.refresh()
         self.snapshot = self._before_the_first()
         self._received_s = time.monotonic()
 
     @property
     def keys(self) -> dict[str, Key]:
-        return self.catalogue.keys
+        return self._key_ring.keys
 
     @property
     def snapshot_age_s(self) -> float:
@@ -51,6 +54,7 @@ class Exchange:
             timeout=timeout, headers={"authorization": f"Bearer {token}"}
         ) as session:
             while True:
+                self._refresh_keys()
                 try:
                     await self._once(session, f"{controller.url}/v1/exchange")
                 except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
@@ -77,6 +81,13 @@ class Exchange:
                 self.catalogue = Catalogue(loaded.configuration, loaded.version)
         self.snapshot = snapshot
         self._received_s = time.monotonic()
+
+    def _refresh_keys(self) -> None:
+        """Keys come and go without a new configuration: a revoked one is refused within a tick."""
+        try:
+            self._key_ring.refresh()
+        except (OSError, ValueError) as error:
+            log.error("the changed keys are not taken: %s", error)
 
     def _before_the_first(self) -> Snapshot:
         """Until a controller speaks: home pools that should always run are taken to do so."""

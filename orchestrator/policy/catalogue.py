@@ -6,7 +6,6 @@ from functools import cached_property
 from orchestrator.config.spec import (
     Cluster,
     Configuration,
-    Key,
     Model,
     Pool,
     Variant,
@@ -60,10 +59,6 @@ class Catalogue:
     @cached_property
     def zones(self) -> dict[str, Zone]:
         return {z.name: z for z in self.configuration.zones}
-
-    @cached_property
-    def keys(self) -> dict[str, Key]:
-        return {k.id: k for k in self.configuration.keys}
 
     @cached_property
     def candidates(self) -> dict[str, Candidate]:

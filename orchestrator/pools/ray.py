@@ -15,9 +15,6 @@ from orchestrator.config.spec import Cluster
 from orchestrator.policy.catalogue import Candidate
 from orchestrator.signals.engine import EngineMetrics, parse
 
-ENGINE_CPUS = "ORCHESTRATOR_ENGINE_CPUS"
-"""Environment of a replica: the processors that it pins itself to."""
-
 REQUEST_TIMEOUT_S = 60
 SHUTDOWN_GRACE_S = 600
 """How long Serve lets a stopping replica finish its streams."""
@@ -150,10 +147,7 @@ class RayPools:
 
 def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
     """A direct-streaming Serve application that runs one variant with vLLM."""
-    variant, launch = candidate.variant, candidate.cluster.launch
-    env = dict(variant.env)
-    if launch is not None and launch.engine_cpus:
-        env[ENGINE_CPUS] = ",".join(map(str, launch.engine_cpus))
+    variant = candidate.variant
     on_cpu = candidate.pool.accelerator == "CPU"
     llm_config: dict[str, Any] = {
         "model_loading_config": {
@@ -162,7 +156,7 @@ def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
         },
         # Off, so that vLLM's own /metrics is served at the endpoint's URL.
         "log_engine_metrics": False,
-        "runtime_env": {"env_vars": env},
+        "runtime_env": {"env_vars": dict(variant.env)},
         "deployment_config": {
             "num_replicas": replicas,
             "graceful_shutdown_timeout_s": SHUTDOWN_GRACE_S,
@@ -181,7 +175,7 @@ def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
     }
     if on_cpu:
         llm_config["accelerator_config"] = {"kind": "cpu"}
-        llm_config["server_cls"] = "orchestrator.pools.engine_server.LLMServer"
+        llm_config["engine_kwargs"]["worker_cls"] = "orchestrator.pools.cpu_worker.CPUWorker"
         llm_config["deployment_config"]["ray_actor_options"] = {"num_cpus": 0.1}
     else:
         llm_config["accelerator_type"] = candidate.pool.accelerator

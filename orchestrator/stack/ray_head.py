@@ -1,6 +1,7 @@
 """One Ray cluster on this machine, with every port and file its own."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,9 @@ def environment(cluster: Cluster, state: Path) -> dict[str, str]:
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray makes its workers yield to everything else; here they are what the machine is for.
+        "RAY_worker_niceness": "0",
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
@@ -55,7 +59,10 @@ def environment(cluster: Cluster, state: Path) -> dict[str, str]:
 
 
 def start(cluster: Cluster, state: Path, env: dict[str, str]) -> None:
-    """Starts the head and returns when it is up. Raises StackError."""
+    """Starts the head and returns when it is up. Raises StackError.
+
+    Pins the calling thread: call it in a thread of its own.
+    """
     assert cluster.launch is not None
     launch = cluster.launch
     base, home = launch.port_base, directory(state, cluster.name)
@@ -88,10 +95,21 @@ def start(cluster: Cluster, state: Path, env: dict[str, str]) -> None:
         f"--dashboard-host={dashboard.hostname}",
         f"--dashboard-port={dashboard.port}",
         "--include-dashboard=true",
+        "--include-log-monitor=false",  # it copies logs to drivers, and there is none
     ]
+    _pin_this_thread(launch.cpus)
     with log.open("w") as out:
         done = subprocess.run(  # noqa: S603
             command, env=env | environment(cluster, state), stdout=out, stderr=out, check=False
         )
     if done.returncode != 0:
         raise StackError(f"Ray cluster '{cluster.name}' did not start; see {log}")
+
+
+def _pin_this_thread(cpus: list[int]) -> None:
+    """What a thread starts inherits its processors, and so does all that Ray starts in turn."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    present = os.sched_getaffinity(0) & set(cpus)
+    if present:
+        os.sched_setaffinity(0, present)

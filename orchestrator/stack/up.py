@@ -29,8 +29,10 @@ Report = Callable[[str], None]
 
 def environment(state: Path) -> dict[str, str]:
     """What every process of the stack gets, and what a client of its control plane needs."""
+    # A replica starts five processes that import vLLM: without bytecode each compiles it again.
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **os.environ,
+        **inherited,
         processes.MARK: str(state),
         "ORCHESTRATOR_STATE": str(state),
         "ORCHESTRATOR_TOKEN": secret(state, "controller-token"),

@@ -16,8 +16,8 @@ ALLOWED = {
     "ledger": {"config"},
     "gateway": {"ledger", "policy", "signals", "config"},
     "controller": {"capacity", "pools", "ledger", "policy", "signals", "config"},
-    "simulate": {"capacity", "policy", "signals", "config"},
-    "replay": set(),
+    "simulate": set(),
+    "replay": {"config"},
     "stack": {"pools", "policy", "config"},
 }
 
@@ -33,7 +33,7 @@ OPENS_CONNECTIONS = {
     "cli/policy.py": "asks the controller",
 }
 NETWORK = {"aiohttp", "httpx", "requests", "socket", "urllib.request", "http.client", "openai"}
-CLIENT_SIDE = ("replay/", "simulate/", "cli/replay.py")
+CLIENT_SIDE = ("replay/", "simulate/", "cli/replay.py", "cli/demo.py", "cli/simulate_engine.py")
 """Drives an endpoint from outside, or stands in for one."""
 
 

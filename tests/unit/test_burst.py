@@ -19,7 +19,7 @@ CALM = BurstSignals(
     home_slots=4,
     quotes={"cloud-gpu": quote(2.0, 100)},
     budget_left_usd=5,
-    burst_pool_empty=True,
+    burst_pool_released=True,
 )
 SLOW = replace(CALM, ttft_p95_s=3.0, demand=20)
 

@@ -1,0 +1,71 @@
+"""A vLLM replica is killed under load: nobody gets half an answer for a whole one."""
+
+import threading
+import time
+
+import httpx
+import psutil
+import pytest
+
+from orchestrator.config.load import state_directory
+from orchestrator.stack import processes
+from tests.e2e.conftest import Stack
+from tests.e2e.test_burst import status
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+
+def engines() -> list[psutil.Process]:
+    return [p for p in processes.running(state_directory()) if "VLLM" in " ".join(p.cmdline())]
+
+
+def test_a_killed_replica_gives_clear_errors_and_comes_back_by_itself(stack: Stack) -> None:
+    answers: list[tuple[int, str, dict[str, str]]] = []
+
+    def ask(workload: str) -> None:
+        answer = httpx.post(
+            f"{stack.url}/v1/chat/completions",
+            json={
+                "model": "tiny",
+                "messages": [{"role": "user", "content": "a long story"}],
+                "max_tokens": 1500,
+                "ignore_eos": True,
+                "stream": True,
+            },
+            headers={"authorization": f"Bearer {stack.keys[workload]}"},
+            timeout=120,
+        )
+        answers.append((answer.status_code, answer.text, dict(answer.headers)))
+
+    # Four fill the batch; the others have no token yet when the engine dies.
+    threads = [
+        threading.Thread(target=ask, args=(workload,))
+        for workload in ["records"] * 4 + ["assistant"] * 2 + ["records"] * 2
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(3)
+    killed = engines()
+    assert killed
+    for process in killed:
+        process.kill()
+    for thread in threads:
+        thread.join()
+
+    assert len(answers) == len(threads)
+    interrupted = [text for code, text, _ in answers if code == 200]
+    refused = [headers for code, _, headers in answers if code == 503]
+    assert len(interrupted) + len(refused) == len(answers), answers
+    assert all('"code":"stream_interrupted"' in t and "[DONE]" not in t for t in interrupted)
+    assert all(int(headers["retry-after"]) > 0 for headers in refused)
+    assert interrupted
+    assert refused
+
+    deadline_s = time.monotonic() + 300
+    while status()["pools"]["onprem-cpu"]["replicas_ready"] != 1 or not engines():
+        assert time.monotonic() < deadline_s, "the replica did not come back"
+        time.sleep(2)
+    chat = stack.client("records").chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": "hello"}], max_tokens=4
+    )
+    assert chat.usage.completion_tokens > 0

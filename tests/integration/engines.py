@@ -1,0 +1,137 @@
+"""Simulated engines and the gateway in front of them, over real HTTP on loopback."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import uvicorn
+from aiohttp import web
+
+from orchestrator.config import keys
+from orchestrator.gateway.app import Gateway
+from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
+from orchestrator.simulate.faults import Fault
+
+FAST = EngineSpec("m", ttft_s=0.001, itl_s=0.001)
+
+CONFIG = """
+zones:
+  - {{name: onprem, jurisdiction: DE, max_data_class: restricted}}
+  - {{name: cloud, jurisdiction: EU, max_data_class: internal}}
+clusters:
+  - name: serve
+    zone: onprem
+    kind: ray
+    url: http://127.0.0.1:9
+    dashboard_url: http://127.0.0.1:9
+  - {{name: home, zone: onprem, kind: openai, url: "{home}"}}
+  - {{name: away, zone: cloud, kind: openai, url: "{away}"}}
+pools:
+  - name: a-home
+    cluster: home
+    accelerator: GPU
+    min_replicas: 1
+    max_replicas: 1
+    provision_s: 1
+    price: {{fixed_usd_per_gpu_hour: 1}}
+  - name: b-away
+    cluster: away
+    accelerator: GPU
+    min_replicas: 1
+    max_replicas: 1
+    provision_s: 1
+    price: {{fixed_usd_per_gpu_hour: 1}}
+models:
+  - name: m
+    variants:
+      - {{name: m-1, weights: org/m, pools: [a-home, b-away], max_model_len: 4096, max_num_seqs: 4}}
+workloads:
+  - name: open
+    data_class: internal
+    models: [m]
+    allowed_zones: [onprem, cloud]
+    slo: {{ttft_p95_s: 1}}
+  - name: closed
+    data_class: restricted
+    models: [m]
+    allowed_zones: [onprem]
+    slo: {{ttft_p95_s: 1}}
+gateway:
+  cluster: serve
+  max_body_bytes: 2000
+  timeouts: {{first_token_s: 1, between_tokens_s: 1}}
+controller: {{url: "http://127.0.0.1:9"}}
+"""
+
+
+@asynccontextmanager
+async def serve_engine(engine: SimulatedEngine) -> AsyncIterator[str]:
+    """The engine's URL."""
+    runner = web.AppRunner(engine.application(), handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def serve_gateway(directory: Path) -> AsyncIterator[str]:
+    """The URL of a gateway with this configuration and the ledger `ledger.sqlite` beside it."""
+    import asyncio
+
+    gateway = Gateway(directory, directory / "ledger.sqlite")
+    server = uvicorn.Server(uvicorn.Config(gateway, port=0, log_level="error"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@dataclass
+class World:
+    """A gateway with a home engine, which is preferred, and one in the cloud."""
+
+    url: str
+    home: SimulatedEngine
+    away: SimulatedEngine
+    session: aiohttp.ClientSession
+    keys: dict[str, str]
+
+    def post(self, workload: str = "open", **body: object) -> Any:
+        """A chat of three tokens."""
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **body}
+        headers = {"authorization": f"Bearer {self.keys[workload]}"}
+        return self.session.post(
+            f"{self.url}/v1/chat/completions", json={"max_tokens": 3} | body, headers=headers
+        )
+
+
+@asynccontextmanager
+async def world(tmp_path: Path, home: str = "", away: str = "") -> AsyncIterator[World]:
+    """`home` and `away` are faults, as `Fault.parse` takes them."""
+    home_engine, away_engine = (
+        SimulatedEngine(FAST, [Fault.parse(fault)] if fault else [], remember=True)
+        for fault in (home, away)
+    )
+    async with serve_engine(home_engine) as home_url, serve_engine(away_engine) as away_url:
+        (tmp_path / "all.yaml").write_text(CONFIG.format(home=home_url, away=away_url))
+        plain = {name: keys.create(tmp_path, name)[1] for name in ("open", "closed")}
+        async with serve_gateway(tmp_path) as url, aiohttp.ClientSession() as session:
+            yield World(url, home_engine, away_engine, session, plain)
+
+
+def text(stream: str) -> str:
+    """The content of a stream's events, put together."""
+    events = [orjson.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
+    choices = [choice for event in events for choice in event.get("choices", [])]
+    return "".join(choice["delta"].get("content") or "" for choice in choices)

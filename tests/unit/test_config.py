@@ -1,0 +1,120 @@
+"""A configuration directory is read as a whole, or refused with file, line and mend."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config.load import ConfigurationError, load
+
+LOCAL = Path(__file__).parents[2] / "clusters" / "local"
+
+
+def copy(tmp_path: Path, file: str = "", old: str = "", new: str = "") -> Path:
+    """The local configuration with one text replaced."""
+    (tmp_path / "prices").mkdir()
+    for source in [*LOCAL.glob("*.yaml"), *LOCAL.glob("prices/*")]:
+        if source.name == "keys.yaml":
+            continue
+        text = source.read_text()
+        if source.name == file:
+            assert old in text
+            text = text.replace(old, new, 1)
+        (tmp_path / source.relative_to(LOCAL)).write_text(text)
+    return tmp_path
+
+
+def problems(directory: Path) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        load(directory)
+    return [f"{p.path.name}:{p.line}: {p.message}" for p in caught.value.problems]
+
+
+def line(directory: Path, file: str, text: str) -> int:
+    lines = (directory / file).read_text().splitlines()
+    return 1 + next(i for i, content in enumerate(lines) if text in content)
+
+
+def test_the_local_configuration_is_valid(tmp_path: Path) -> None:
+    loaded = load(copy(tmp_path))
+    assert [p.name for p in loaded.configuration.pools] == ["onprem-cpu", "cloud-cpu"]
+
+
+def test_the_version_follows_the_content_and_not_the_keys(tmp_path: Path) -> None:
+    before = load(copy(tmp_path)).version
+    (tmp_path / "keys.yaml").write_text("keys: []\n")
+    assert load(tmp_path).version == before
+    with (tmp_path / "settings.yaml").open("a") as file:
+        file.write("# a remark\n")
+    assert load(tmp_path).version != before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "mend"),
+    [
+        ("workloads.yaml", "ttft_p95_s: 1.5", "ttft_p95: 1.5", "did you mean 'ttft_p95_s'"),
+        ("workloads.yaml", "data_class: internal", "data_class: secret", "restricted"),
+        ("workloads.yaml", "allowed_zones: [onprem]", "allowed_zones: [moon]", "defined are"),
+        ("workloads.yaml", "pools: [cloud-cpu]", "pools: [cloud-gpu]", "defined are"),
+        ("clusters.yaml", "cluster: cloud", "cluster: clod", "defined are"),
+        ("clusters.yaml", "max_replicas: 1", "max_replicas: none", "integer"),
+        ("clusters.yaml", "port_base: 6600", "port_base: 6450", "move it apart"),
+        ("clusters.yaml", "feed: market", "feed: bazaar", "defined are"),
+        ("clusters.yaml", "file: prices/market.csv", "file: prices/none.csv", "give the path"),
+    ],
+)
+def test_a_mistake_is_reported_at_its_line_with_the_mend(
+    tmp_path: Path, file: str, old: str, new: str, mend: str
+) -> None:
+    directory = copy(tmp_path, file, old, new)
+    (problem,) = problems(directory)
+    assert problem.startswith(f"{file}:{line(directory, file, new)}: ")
+    assert mend in problem
+
+
+def test_what_is_missing_is_reported_where_it_belongs(tmp_path: Path) -> None:
+    directory = copy(tmp_path, "clusters.yaml", "    max_data_class: restricted\n", "")
+    (problem,) = problems(directory)
+    assert problem.startswith(f"clusters.yaml:{line(directory, 'clusters.yaml', '- name: onprem')}")
+    assert "max_data_class: is missing" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("zones: [", "not YAML"),
+        ("- a\n", "mapping of sections"),
+        ("zones: &z []\nclusters: *z\n", "anchors are not taken"),
+        ("policy: {max_attempts: 1, max_attempts: 2}\n", "stands here twice"),
+        ("policy: !!python/object:os.system {}\n", "tag"),
+        ("policy:\n" + "".join(f"{' ' * (i + 1)}a:\n" for i in range(40)), "nested deeper"),
+    ],
+)
+def test_yaml_that_nobody_needs_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    directory = copy(tmp_path)
+    (directory / "more.yaml").write_text(text)
+    assert any(p.startswith("more.yaml:") and message in p for p in problems(directory))
+
+
+def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
+    directory = copy(tmp_path, "workloads.yaml", "data_class: internal", "data_class: secret")
+    clusters = directory / "clusters.yaml"
+    clusters.write_text(clusters.read_text().replace("min_replicas: 1", "min_replicas: -1"))
+    assert {p.split(":")[0] for p in problems(directory)} == {"workloads.yaml", "clusters.yaml"}
+
+
+def test_a_pool_that_somebody_else_runs_is_always_there(tmp_path: Path) -> None:
+    directory = copy(
+        tmp_path,
+        "clusters.yaml",
+        "kind: ray\n    url: http://127.0.0.1:8001\n    dashboard_url: http://127.0.0.1:8266\n"
+        "    token_env: RAY_AUTH_TOKEN\n    launch:\n      node_ip_address: 127.0.0.2\n"
+        "      port_base: 6600\n      cpus: [1]\n",
+        "kind: openai\n    url: https://models.example\n",
+    )
+    (problem,) = problems(directory)
+    assert "min_replicas: 1" in problem
+
+
+def test_an_empty_directory_says_what_to_give(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path)
+    assert "give a configuration directory" in problem

@@ -1,0 +1,115 @@
+"""From observations to targets: growth while bursting, nothing taken from under a stream."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.capacity.planner import Observation, Plan, plan
+from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState
+from tests.worlds import quote, small
+
+WORLD = small()
+HOME, CLOUD = "home-gpu/m-fp16", "cloud-gpu/m-fp16"
+CALM = Observation(
+    endpoints={HOME: EndpointState(ready_replicas=1)},
+    replicas={HOME: 1},
+    quotes={"cloud-gpu": quote(2.0, 100)},
+    budget_left_usd={"assistant": 5},
+    oldest_snapshot=10,
+)
+
+
+def next_plan(
+    observation: Observation,
+    state: BurstState,
+    held: int = 0,
+    published: Mapping[str, int] | None = None,
+) -> Plan:
+    targets = {HOME: 1, CLOUD: held}
+    return plan(WORLD, observation, {"assistant": state}, targets, published or {}, 200)
+
+
+def bursting(since_s: float = 199) -> BurstState:
+    return BurstState(phase=BurstPhase.BURSTING, pool="cloud-gpu", since_s=since_s)
+
+
+DRAINING = BurstState(phase=BurstPhase.DRAINING, pool="cloud-gpu", since_s=100)
+
+
+def test_at_home_every_pool_has_its_minimum() -> None:
+    assert next_plan(CALM, BurstState()).targets == {HOME: 1, CLOUD: 0}
+
+
+def test_a_burst_takes_what_home_cannot_hold_and_no_more_than_the_pool_has() -> None:
+    for open_requests, replicas in ((5, 1), (8, 1), (9, 2), (400, 2)):
+        loaded = replace(
+            CALM,
+            endpoints={HOME: EndpointState(ready_replicas=1, inflight={"g": open_requests})},
+        )
+        assert next_plan(loaded, bursting()).targets[CLOUD] == replicas
+
+
+def test_a_burst_gives_nothing_back_before_it_drains() -> None:
+    assert next_plan(CALM, bursting(), held=2).targets[CLOUD] == 2
+
+
+def test_a_drain_waits_until_every_gateway_was_told() -> None:
+    standing = replace(CALM, replicas={HOME: 1, CLOUD: 2})
+    for published, target in (({}, 2), ({"assistant": 11}, 2), ({"assistant": 10}, 0)):
+        assert next_plan(standing, DRAINING, 2, published).targets[CLOUD] == target
+
+
+def test_a_drain_ends_when_the_replicas_of_the_burst_are_gone() -> None:
+    standing = replace(CALM, replicas={HOME: 1, CLOUD: 1})
+    told = {"assistant": 10}
+    assert next_plan(standing, DRAINING, 1, told).bursts["assistant"].phase is BurstPhase.DRAINING
+    assert next_plan(CALM, DRAINING, 0, told).bursts["assistant"].phase is BurstPhase.HOME
+
+
+@given(
+    inflight=st.dictionaries(st.sampled_from(["g1", "g2"]), st.integers(0, 3)),
+    running=st.integers(0, 3),
+    waiting=st.integers(0, 3),
+    held=st.integers(0, 2),
+    published=st.none() | st.integers(8, 12),
+)
+def test_no_replica_is_taken_from_under_a_stream(
+    inflight: dict[str, int], running: int, waiting: int, held: int, published: int | None
+) -> None:
+    state = EndpointState(ready_replicas=held, inflight=inflight, running=running, waiting=waiting)
+    observed = replace(
+        CALM,
+        endpoints={HOME: EndpointState(ready_replicas=1), CLOUD: state},
+        replicas={HOME: 1, CLOUD: held},
+    )
+    told = {} if published is None else {"assistant": published}
+    target = next_plan(observed, DRAINING, held, told).targets[CLOUD]
+    if sum(inflight.values()) + running + waiting or published is None or published > 10:
+        assert target == held
+    else:
+        assert target == 0
+
+
+def test_two_workloads_share_a_burst_pool_and_each_leaves_on_its_own() -> None:
+    # The one that leaves goes home at once; the one that stays keeps the replicas.
+    from orchestrator.config.spec import Configuration
+    from orchestrator.policy.catalogue import Catalogue
+
+    raw = WORLD.configuration.model_dump(mode="json")
+    raw["workloads"].append({**raw["workloads"][0], "name": "search"})
+    shared = Catalogue(Configuration.model_validate(raw), "v2")
+    busy = replace(
+        CALM,
+        endpoints={
+            HOME: EndpointState(ready_replicas=1, inflight={"g": 30}),
+            CLOUD: EndpointState(ready_replicas=2, inflight={"g": 4}),
+        },
+        replicas={HOME: 1, CLOUD: 2},
+    )
+    states = {"assistant": DRAINING, "search": bursting()}
+    after = plan(shared, busy, states, {HOME: 1, CLOUD: 2}, {"assistant": 5}, 200)
+    assert after.bursts["assistant"].phase is BurstPhase.HOME
+    assert after.bursts["search"].phase is BurstPhase.BURSTING
+    assert after.targets[CLOUD] == 2
