@@ -40,6 +40,9 @@ run: setup ## run the local stack; Ctrl-C stops it
 demo: setup ## saturate the local stack, burst to the cloud, come back; writes a timeline
 	$(BIN)/orchestrator demo --config $(CONFIG) $(if $(wildcard $(TRACE)),--trace $(TRACE))
 
+bench: setup ## what the gateway costs, beside its baselines
+	$(BIN)/python -m tests.benchmarks
+
 test: setup ## every test, real Ray Serve and vLLM included
 	$(BIN)/python -m pytest -q
 
@@ -55,4 +58,4 @@ clean: ## stop the stack and remove what was made here
 	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
 	rm -rf $(VENV) .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run demo test lint lock clean
+.PHONY: help setup run demo bench test lint lock clean

@@ -25,8 +25,9 @@ from orchestrator.stack.ray_head import StackError
 from orchestrator.stack.up import up
 
 QUIET_S, BUSY_S, AFTER_S = 20.0, 280.0, 30.0
-BUSY_LOAD, QUIET_LOAD = 1.1, 0.3
-"""Output tokens per second, as shares of what the home replicas can do."""
+BUSY_LOAD, QUIET_LOAD = 0.9, 0.25
+"""Output tokens per second, as shares of what the home replicas can do at their best. Less than one
+already makes queues: the trace is bursty, and a machine with both clusters at work is slower."""
 COME_BACK_S = 180
 MAX_PROMPT_TOKENS, MAX_OUTPUT_TOKENS = 1000, 300
 
@@ -133,7 +134,7 @@ async def _capacity(
     url = f"{base_url(loaded)}/v1"
     with out.status("measuring what the home replicas can do"):
         figure = await output_tokens_per_s(
-            url, api_key, home.model.name, arrivals, slots + 2, duration_s=15
+            url, api_key, home.model.name, arrivals, slots, duration_s=15
         )
     return home.model.name, figure
 

@@ -51,6 +51,9 @@ class RayLaunch(Spec):
         description="processors that all its processes are pinned to, so that clusters that share "
         "a machine have capacity of their own; empty: any",
     )
+    env: dict[str, str] = Field(
+        default={}, description="environment of all its processes, over what `up` sets"
+    )
 
 
 class Cluster(Spec):

@@ -55,6 +55,7 @@ def environment(cluster: Cluster, state: Path) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + 89),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(base + 90),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(base + 99),
+        **cluster.launch.env,
     }
 
 

@@ -1,0 +1,150 @@
+"""`make bench`: what the gateway costs, each figure beside its baseline in one run.
+
+1. Real vLLM, one-token completions, 16 clients: Ray Serve LLM's stock ingress, the direct-streaming
+   front alone, our gateway with keys, policy and accounting on.
+2. An engine that takes no time, one client and 32: direct, our gateway under bare uvicorn, our
+   gateway in Ray Serve.
+3. The gateway replica's resident memory over 100,000 requests.
+"""
+
+import argparse
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+import uvicorn
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from orchestrator.config.load import state_directory
+from orchestrator.gateway.app import Gateway
+from orchestrator.stack import processes
+from orchestrator.stack.up import environment, up
+from tests.benchmarks.load import Figures, Target, measure, side_by_side
+
+CONFIG = Path(__file__).parent / "clusters"
+INSTANT, BARE = "http://127.0.0.1:9100", "http://127.0.0.1:9101"
+out = Console()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=state_directory() / "bench")
+    parser.add_argument("--memory-requests", type=int, default=100_000)
+    parser.add_argument("--serve-bare", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    state = state_directory()
+    if options.serve_bare:
+        gateway = Gateway(_config(state), state / "bare.sqlite")
+        uvicorn.run(gateway, port=9101, log_level="error", access_log=False)
+        return
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        # A copy, since `up` writes keys beside the configuration.
+        config = shutil.copytree(CONFIG, _config(state), dirs_exist_ok=True)
+        up(config, state, lambda step: out.print(f"{time.strftime('%X')} {step}"))
+        with _beside(state):
+            report = asyncio.run(_bench((state / "keys" / "bench").read_text().strip(), options))
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        processes.stop_all(state)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "report.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    out.print(f"figures: {options.out / 'report.json'}")
+
+
+def _config(state: Path) -> Path:
+    return state / "bench" / "clusters"
+
+
+@contextmanager
+def _beside(state: Path) -> Iterator[None]:
+    """The engine that takes no time, and the gateway under bare uvicorn."""
+    commands = [
+        ["orchestrator.cli", "simulate-engine", "--port", "9100", "--model", "instant"]
+        + ["--ttft-s", "0", "--itl-s", "0", "--max-num-seqs", "1000"],
+        ["tests.benchmarks", "--serve-bare"],
+    ]
+    env = environment(state)
+    with (state / "logs" / "bench.log").open("w") as log:
+        for command in commands:
+            subprocess.Popen([sys.executable, "-m", *command], env=env, stdout=log, stderr=log)
+    time.sleep(8)
+    yield
+
+
+async def _bench(api_key: str, options: argparse.Namespace) -> dict[str, Any]:
+    report: dict[str, Any] = {"cores": os.cpu_count()}
+    path = "/pools/{}/tiny-bf16"
+    stock = Target("stock ingress", "http://127.0.0.1:8001" + path.format("stock-cpu"), "tiny")
+    front = Target("direct-streaming", "http://127.0.0.1:8000" + path.format("ours-cpu"), "tiny")
+    ours = Target("gateway", "http://127.0.0.1:8000", "tiny", api_key)
+    report["vllm_16_clients"] = await _compare(
+        "real vLLM, 16 clients", [stock, front, ours], 16, 600, rounds=3
+    )
+    direct = Target("direct", INSTANT, "instant")
+    bare = Target("gateway, bare uvicorn", BARE, "instant", api_key)
+    served = Target("gateway, Ray Serve", ours.base_url, "instant", api_key)
+    for clients, requests in ((1, 1000), (32, 4000)):
+        report[f"instant_{clients}_clients"] = await _compare(
+            f"instant engine, {clients} clients", [direct, bare, served], clients, requests, 5
+        )
+    report["gateway_rss_mb"] = await _memory(served, options.memory_requests)
+    return report
+
+
+async def _compare(
+    title: str, targets: list[Target], clients: int, requests: int, rounds: int
+) -> dict[str, Any]:
+    figures = await side_by_side(targets, clients, requests, rounds)
+    first = figures[targets[0].name]
+    table = Table("", "requests/s", "p50", "p95", "x", "p50 added", title=title)
+    for name, f in figures.items():
+        table.add_row(
+            name,
+            f"{f.requests_per_s:.0f}",
+            *(f"{s * 1000:.2f} ms" for s in (f.p50_s, f.p95_s)),
+            f"{f.requests_per_s / first.requests_per_s:.2f}",
+            f"{(f.p50_s - first.p50_s) * 1000:+.2f} ms",
+        )
+    out.print(table)
+    return {name: asdict(f) for name, f in figures.items()}
+
+
+async def _memory(target: Target, requests: int) -> dict[int, float]:
+    """Resident MB of the gateway replica, by requests served."""
+    (replica,) = (
+        p
+        for p in processes.running(state_directory())
+        if "GatewayDeployment" in " ".join(p.cmdline())
+    )
+    found = {0: _mb(replica)}
+    steps = 10
+    for number in track(range(1, steps + 1), "gateway memory", console=out, transient=True):
+        await measure(target, 32, requests // steps)
+        found[requests // steps * number] = _mb(replica)
+    table = Table("requests", "gateway RSS", title="memory")
+    for count, mb in found.items():
+        table.add_row(f"{count:,}", f"{mb:.0f} MB")
+    out.print(table)
+    return found
+
+
+def _mb(process: psutil.Process) -> float:
+    return process.memory_info().rss / 1e6
+
+
+if __name__ == "__main__":
+    main()
