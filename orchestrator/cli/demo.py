@@ -25,9 +25,9 @@ from orchestrator.stack.ray_head import StackError
 from orchestrator.stack.up import up
 
 QUIET_S, BUSY_S, AFTER_S = 20.0, 280.0, 30.0
-BUSY_LOAD, QUIET_LOAD = 0.9, 0.25
-"""Output tokens per second, as shares of what the home replicas can do at their best. Less than one
-already makes queues: the trace is bursty, and a machine with both clusters at work is slower."""
+BUSY_LOAD, QUIET_LOAD = 1.0, 0.25
+"""Output tokens per second, as shares of what the home replicas can do at their best. That is
+too much: the trace is bursty, and a machine with both clusters at work is slower."""
 COME_BACK_S = 180
 MAX_PROMPT_TOKENS, MAX_OUTPUT_TOKENS = 1000, 300
 

@@ -15,9 +15,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from orchestrator.config.load import state_directory
 from orchestrator.gateway.app import Gateway
 from orchestrator.stack import processes
 from orchestrator.stack.up import environment, up
-from tests.benchmarks.load import Figures, Target, measure, side_by_side
+from tests.benchmarks.load import Target, measure, side_by_side
 
 CONFIG = Path(__file__).parent / "clusters"
 INSTANT, BARE = "http://127.0.0.1:9100", "http://127.0.0.1:9101"
@@ -73,8 +73,10 @@ def _config(state: Path) -> Path:
 def _beside(state: Path) -> Iterator[None]:
     """The engine that takes no time, and the gateway under bare uvicorn."""
     commands = [
-        ["orchestrator.cli", "simulate-engine", "--port", "9100", "--model", "instant"]
-        + ["--ttft-s", "0", "--itl-s", "0", "--max-num-seqs", "1000"],
+        [
+            *("orchestrator.cli", "simulate-engine", "--port", "9100", "--model", "instant"),
+            *("--ttft-s", "0", "--itl-s", "0", "--max-num-seqs", "1000"),
+        ],
         ["tests.benchmarks", "--serve-bare"],
     ]
     env = environment(state)
