@@ -125,7 +125,7 @@ async def _state(config: Path) -> dict[str, Any]:
     from orchestrator.stack.up import controller_state
 
     os.environ.setdefault("ORCHESTRATOR_TOKEN", secret(state_directory(), "controller-token"))
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
         return await controller_state(session, load(config))
 
 

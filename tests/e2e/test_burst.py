@@ -20,9 +20,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def status() -> dict[str, Any]:
-    done = subprocess.run(
-        [ORCHESTRATOR, "status", "--json"], capture_output=True, text=True, check=True
-    )
+    for _ in range(10):
+        # On two busy cores an answer may take longer than the command waits for it.
+        done = subprocess.run(
+            [ORCHESTRATOR, "status", "--json"], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            break
     state: dict[str, Any] = json.loads(done.stdout)
     return state
 
@@ -87,33 +91,30 @@ class Load:
                 self.answers.append((request_id, workload, answer.status_code, pool, whole))
 
 
-def test_a_saturated_home_bursts_and_comes_back_twice(stack: Stack) -> None:
-    # The first burst deploys the application, the second scales it from zero.
-    for _ in range(2):
-        with Load(stack, {"assistant": 12, "records": 2}) as load:
-            wait_for(
-                "a cloud replica that serves",
-                lambda s: s["pools"]["cloud-cpu"]["replicas_ready"] == 1,
-                timeout_s=300,
-            )
-            deadline_s = time.monotonic() + 60
-            while "cloud-cpu" not in load.pools("assistant"):
-                assert time.monotonic() < deadline_s, "the cloud got no request"
-                time.sleep(1)
-            time.sleep(5)
-        assert {(code, whole) for _, _, code, _, whole in load.answers} == {(200, True)}
-        assert load.pools("records") == {"onprem-cpu"}
-        assert load.pools("assistant") == {"onprem-cpu", "cloud-cpu"}
-
+def test_a_saturated_home_bursts_and_comes_back(stack: Stack) -> None:
+    with Load(stack, {"assistant": 12, "records": 2}) as load:
         wait_for(
-            "the cloud at zero",
-            lambda s: (
-                s["pools"]["cloud-cpu"]["replicas"] == 0
-                and s["bursts"]["assistant"]["state"] == "home"
-            ),
-            timeout_s=180,
+            "a cloud replica that serves",
+            lambda s: s["pools"]["cloud-cpu"]["replicas_ready"] == 1,
+            timeout_s=300,
         )
-        seen = request_ids(state_directory(), "cloud", rf"e2e-{load.run_id}-\w+-[0-9a-f]{{12}}")
-        served = {who for who, _, _, pool, _ in load.answers if pool == "cloud-cpu"}
-        assert served <= seen
-        assert not {who for who, workload, _, _, _ in load.answers if workload == "records"} & seen
+        deadline_s = time.monotonic() + 60
+        while "cloud-cpu" not in load.pools("assistant"):
+            assert time.monotonic() < deadline_s, "the cloud got no request"
+            time.sleep(1)
+        time.sleep(5)
+    assert {(code, whole) for _, _, code, _, whole in load.answers} == {(200, True)}
+    assert load.pools("records") == {"onprem-cpu"}
+    assert load.pools("assistant") == {"onprem-cpu", "cloud-cpu"}
+
+    wait_for(
+        "the cloud at zero",
+        lambda s: (
+            s["pools"]["cloud-cpu"]["replicas"] == 0 and s["bursts"]["assistant"]["state"] == "home"
+        ),
+        timeout_s=180,
+    )
+    seen = request_ids(state_directory(), "cloud", rf"e2e-{load.run_id}-\w+-[0-9a-f]{{12}}")
+    served = {who for who, _, _, pool, _ in load.answers if pool == "cloud-cpu"}
+    assert served <= seen
+    assert not {who for who, workload, _, _, _ in load.answers if workload == "records"} & seen
