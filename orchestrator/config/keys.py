@@ -57,13 +57,13 @@ class KeyRing:
         mtime_ns = file.stat().st_mtime_ns if file.exists() else 0
         if mtime_ns == self._mtime_ns:
             return
-        self._mtime_ns = mtime_ns
         try:
             self.keys = {key.id: key for key in _read(self._directory)}
         except (OSError, yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
             raise ValueError(
                 f"{file}: {type(error).__name__}; see 'orchestrator validate'"
             ) from None
+        self._mtime_ns = mtime_ns
 
 
 def match(keys: Mapping[str, Key], presented: str, now: datetime) -> Key | None:

@@ -13,7 +13,7 @@ PERIOD_S = 1.0
 @dataclass(frozen=True, slots=True)
 class Sample:
     at_s: float
-    """Seconds since the replay began; negative before."""
+    """Seconds since the replay began."""
     state: dict[str, Any]
     """The controller's `/v1/state`."""
 

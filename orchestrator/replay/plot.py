@@ -83,12 +83,7 @@ def _ttft(axis: Any, outcomes: Sequence[Outcome], configuration: Configuration) 
             axis.plot(*zip(*points, strict=True), marker=".", color=colour, label=f"p95 on {pool}")
     for workload in configuration.workloads:
         if workload.burst and workload.burst.ttft_p95_s:
-            axis.axhline(
-                workload.burst.ttft_p95_s,
-                color="tab:red",
-                linestyle="--",
-                label=f"{workload.name} bursts above",
-            )
+            _limit(axis, workload.burst.ttft_p95_s, f"{workload.name} bursts above")
     axis.set_yscale("log")
     axis.set_ylabel("TTFT, seconds")
 
@@ -114,13 +109,12 @@ def _prices(axis: Any, samples: Sequence[Sample], configuration: Configuration) 
             axis.step(*zip(*points, strict=True), where="post", color=colour, label=pool)
     for workload in configuration.workloads:
         if workload.burst:
-            axis.axhline(
-                workload.burst.max_usd_per_gpu_hour,
-                color="tab:red",
-                linestyle="--",
-                label=f"ceiling of {workload.name}",
-            )
+            _limit(axis, workload.burst.max_usd_per_gpu_hour, f"ceiling of {workload.name}")
     axis.set_ylabel("USD per GPU-hour")
+
+
+def _limit(axis: Any, value: float, label: str) -> None:
+    axis.axhline(value, color="tab:red", linestyle="--", label=label)
 
 
 def _shade_bursts(axis: Any, samples: Sequence[Sample]) -> None:

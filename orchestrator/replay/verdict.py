@@ -39,10 +39,12 @@ def judge(
     """`seen_by_cloud` are the request ids in the cloud cluster's own logs."""
     crossed_s = _first(samples, lambda s: (_p95(s, scene) or 0) > scene.ttft_p95_s)
     ready_s = _first(samples, lambda s: _ready(s, scene.cloud_pool) > 0, after_s=crossed_s)
+    slow_s = _first(samples, lambda s: (_p95(s, scene) or 0) > scene.ttft_p95_s, after_s=ready_s)
+    # A home that was calm before the cloud could serve was not relieved by it.
     calm_s = _first(
         samples,
         lambda s: (p95 := _p95(s, scene)) is not None and p95 <= scene.ttft_p95_s,
-        after_s=ready_s,
+        after_s=slow_s if slow_s == ready_s else None,
     )
     home_s = _first(
         samples,

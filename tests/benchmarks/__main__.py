@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import psutil
 import uvicorn
@@ -83,8 +84,20 @@ def _beside(state: Path) -> Iterator[None]:
     with (state / "logs" / "bench.log").open("w") as log:
         for command in commands:
             subprocess.Popen([sys.executable, "-m", *command], env=env, stdout=log, stderr=log)
-    time.sleep(8)
+    for url in (f"{INSTANT}/health", f"{BARE}/healthz"):
+        _wait(url)
     yield
+
+
+def _wait(url: str) -> None:
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        try:
+            httpx.get(url).raise_for_status()
+            return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    raise TimeoutError(f"{url} does not answer; see logs/bench.log")
 
 
 async def _bench(api_key: str, options: argparse.Namespace) -> dict[str, Any]:

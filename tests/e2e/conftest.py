@@ -1,10 +1,12 @@
 """The real local stack, once for all end-to-end tests."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import OpenAI
@@ -22,6 +24,18 @@ class Stack:
 
     def client(self, workload: str = "assistant") -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key=self.keys[workload], max_retries=0)
+
+
+def status() -> dict[str, Any]:
+    for _ in range(10):
+        # On two busy cores an answer may take longer than the command waits for it.
+        done = subprocess.run(
+            [ORCHESTRATOR, "status", "--json"], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            break
+    state: dict[str, Any] = json.loads(done.stdout)
+    return state
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """A real replica saturates, a second cluster takes over what may leave, and gives it back."""
 
-import json
-import subprocess
 import threading
 import time
 import uuid
@@ -14,21 +12,9 @@ import pytest
 
 from orchestrator.config.load import state_directory
 from orchestrator.stack.records import request_ids
-from tests.e2e.conftest import ORCHESTRATOR, Stack
+from tests.e2e.conftest import Stack, status
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
-
-
-def status() -> dict[str, Any]:
-    for _ in range(10):
-        # On two busy cores an answer may take longer than the command waits for it.
-        done = subprocess.run(
-            [ORCHESTRATOR, "status", "--json"], capture_output=True, text=True, check=False
-        )
-        if done.returncode == 0:
-            break
-    state: dict[str, Any] = json.loads(done.stdout)
-    return state
 
 
 def wait_for(what: str, holds: Callable[[dict[str, Any]], bool], timeout_s: float) -> None:

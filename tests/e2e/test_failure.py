@@ -9,8 +9,7 @@ import pytest
 
 from orchestrator.config.load import state_directory
 from orchestrator.stack import processes
-from tests.e2e.conftest import Stack
-from tests.e2e.test_burst import status
+from tests.e2e.conftest import Stack, status
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

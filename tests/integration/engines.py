@@ -1,5 +1,6 @@
 """Simulated engines and the gateway in front of them, over real HTTP on loopback."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from orchestrator.simulate.faults import Fault
 
 FAST = EngineSpec("m", ttft_s=0.001, itl_s=0.001)
 
-CONFIG = """
+PLACES = """
 zones:
   - {{name: onprem, jurisdiction: DE, max_data_class: restricted}}
   - {{name: cloud, jurisdiction: EU, max_data_class: internal}}
@@ -30,6 +31,12 @@ clusters:
     dashboard_url: http://127.0.0.1:9
   - {{name: home, zone: onprem, kind: openai, url: "{home}"}}
   - {{name: away, zone: cloud, kind: openai, url: "{away}"}}
+"""
+"""Zones and clusters of two engines; the gateway's own cluster is not there."""
+
+CONFIG = (
+    PLACES
+    + """
 pools:
   - name: a-home
     cluster: home
@@ -66,6 +73,7 @@ gateway:
   timeouts: {{first_token_s: 1, between_tokens_s: 1}}
 controller: {{url: "http://127.0.0.1:9"}}
 """
+)
 
 
 @asynccontextmanager
@@ -83,8 +91,6 @@ async def serve_engine(engine: SimulatedEngine) -> AsyncIterator[str]:
 @asynccontextmanager
 async def serve_gateway(directory: Path) -> AsyncIterator[str]:
     """The URL of a gateway with this configuration and the ledger `ledger.sqlite` beside it."""
-    import asyncio
-
     gateway = Gateway(directory, directory / "ledger.sqlite")
     server = uvicorn.Server(uvicorn.Config(gateway, port=0, log_level="error"))
     serving = asyncio.create_task(server.serve())

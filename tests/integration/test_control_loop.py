@@ -25,25 +25,16 @@ from orchestrator.controller.http import application
 from orchestrator.controller.loop import Controller
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
-from tests.integration.engines import serve_engine, serve_gateway
+from tests.integration.engines import PLACES, serve_engine, serve_gateway
 
 TOKEN = "a-token"
 CONTENT = {"assistant": "hello", "records": "confidential", "new": "hello"}
 HOME = EngineSpec("m", ttft_s=0.05, itl_s=0.005, max_num_seqs=2)
 AWAY = EngineSpec("m", ttft_s=0.05, itl_s=0.005, max_num_seqs=64)
 
-CONFIG = """
-zones:
-  - {{name: onprem, jurisdiction: DE, max_data_class: restricted}}
-  - {{name: cloud, jurisdiction: EU, max_data_class: internal}}
-clusters:
-  - name: serve
-    zone: onprem
-    kind: ray
-    url: http://127.0.0.1:9
-    dashboard_url: http://127.0.0.1:9
-  - {{name: home, zone: onprem, kind: openai, url: "{home}"}}
-  - {{name: away, zone: cloud, kind: openai, url: "{away}"}}
+CONFIG = (
+    PLACES
+    + """
 pools:
   - name: home-gpu
     cluster: home
@@ -91,6 +82,7 @@ policy: {{snapshot_stale_s: 2}}
 gateway: {{cluster: serve}}
 controller: {{url: "http://127.0.0.1:{port}", tick_s: 0.1, window_s: 1}}
 """
+)
 
 
 @dataclass
@@ -196,6 +188,12 @@ async def load_home(w: World, requests: int = 30) -> list[tuple[int, str]]:
     return list(await asyncio.gather(*(w.ask(workload, 60) for workload in workloads)))
 
 
+async def load_until_it_bursts(w: World) -> asyncio.Task[list[tuple[int, str]]]:
+    loading = asyncio.create_task(load_home(w))
+    await w.until("bursting")
+    return loading
+
+
 def explain(w: World, workload: str) -> dict[str, Any]:
     request = w.directory / "request.json"
     request.write_text(json.dumps({"workload": workload, "model": "m"}))
@@ -221,8 +219,7 @@ def test_a_slow_home_bursts_is_relieved_and_takes_its_load_back(
     tmp_path: Path, free_port: int
 ) -> None:
     async def test(w: World) -> None:
-        loading = asyncio.create_task(load_home(w))
-        await w.until("bursting")
+        loading = await load_until_it_bursts(w)
         await w.published()
         assert await w.ask("assistant") == (200, "cloud-gpu")
         assert await w.ask("records") == (200, "home-gpu")
@@ -258,8 +255,7 @@ def test_above_the_ceiling_the_same_load_stays_home_and_explain_says_why(
 
 def test_a_price_that_rises_over_the_ceiling_ends_the_burst(tmp_path: Path, free_port: int) -> None:
     async def test(w: World) -> None:
-        loading = asyncio.create_task(load_home(w))
-        await w.until("bursting")
+        loading = await load_until_it_bursts(w)
         (tmp_path / "market.csv").write_text("time_s,usd_per_gpu_hour\n0,9\n")
         async with asyncio.timeout(10):
             while "9.00" not in w.burst()["reason"]:
@@ -274,8 +270,7 @@ def test_gateways_go_on_without_a_controller_until_their_snapshot_is_stale(
     tmp_path: Path, free_port: int
 ) -> None:
     async def test(w: World) -> None:
-        loading = asyncio.create_task(load_home(w))
-        await w.until("bursting")
+        loading = await load_until_it_bursts(w)
         await w.published()
         assert await w.ask("assistant") == (200, "cloud-gpu")
         await w.stop_controller()
@@ -290,8 +285,7 @@ def test_gateways_go_on_without_a_controller_until_their_snapshot_is_stale(
 
 def test_a_restarted_controller_remembers_its_bursts(tmp_path: Path, free_port: int) -> None:
     async def test(w: World) -> None:
-        loading = asyncio.create_task(load_home(w))
-        await w.until("bursting")
+        loading = await load_until_it_bursts(w)
         await asyncio.sleep(0.3)
         loaded = load(tmp_path)
         catalogue = Catalogue(loaded.configuration, loaded.version)

@@ -43,6 +43,11 @@ def test_relief_that_comes_after_the_load_is_none() -> None:
     assert failed(judge(SCENE, OUTCOMES, late, {"r-0"})) == [2]
 
 
+def test_a_home_that_was_calm_before_the_cloud_served_was_not_relieved_by_it() -> None:
+    calm = [*GOOD[:2], sample(50, 1.0, 1, "bursting"), *GOOD[3:]]
+    assert failed(judge(SCENE, OUTCOMES, calm, {"r-0"})) == [2]
+
+
 def test_an_order_of_events_that_explains_nothing_is_not_accepted() -> None:
     # The cloud was there before home was slow.
     samples = [sample(0, 0.1, 1, "home"), sample(30, 2.0, 0, "home"), sample(60, 0.1, 0, "home")]
