@@ -83,6 +83,7 @@ def small() -> Catalogue:
                             "ttft_p95_s": 1.5,
                             "queue_per_replica": 8,
                             "sustained_s": 3,
+                            "release_sustained_s": 3,
                             "min_dwell_s": 30,
                             "cooldown_s": 20,
                             "max_usd_per_gpu_hour": 3,

@@ -115,7 +115,8 @@ def _while_bursting(
     if not calm:
         return state.model_copy(update={"condition_since_s": None})
     held_since = now_s if state.condition_since_s is None else state.condition_since_s
-    if now_s - held_since < spec.sustained_s or now_s - state.since_s < spec.min_dwell_s:
+    calm_s = now_s - held_since
+    if calm_s < spec.release_sustained_s or now_s - state.since_s < spec.min_dwell_s:
         return state.model_copy(update={"condition_since_s": held_since})
     return _drain(
         state,

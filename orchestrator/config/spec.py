@@ -137,6 +137,9 @@ class Burst(Spec):
         default=0.6,
         description="come back when the home slots could hold all running requests at this share",
     )
+    release_sustained_s: Seconds = Field(
+        default=30, description="the calm that ends a burst must hold for so long"
+    )
     min_dwell_s: Seconds = Field(default=60, description="shortest stay in the bursting state")
     cooldown_s: Seconds = Field(default=60, description="shortest stay at home after a burst")
     max_usd_per_gpu_hour: Annotated[float, Field(gt=0)] = Field(

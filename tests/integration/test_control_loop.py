@@ -70,6 +70,7 @@ workloads:
       pools: [cloud-gpu]
       ttft_p95_s: 0.4
       sustained_s: 0.3
+      release_sustained_s: 0.3
       min_dwell_s: 1
       cooldown_s: 1
       max_usd_per_gpu_hour: 3

@@ -47,6 +47,18 @@ def test_above_the_ceiling_the_same_load_does_not_burst_and_says_why() -> None:
     assert "ceiling of 3.00" in state.reason
 
 
+def test_a_short_calm_does_not_end_a_burst() -> None:
+    patient = SPEC.model_copy(update={"release_sustained_s": 20})
+    state = BurstState(phase=BurstPhase.BURSTING, pool="cloud-gpu", since_s=100)
+    for second in range(200, 260):
+        signals = CALM if second % 15 else SLOW
+        state = step(patient, state, signals, second)
+        assert state.phase is BurstPhase.BURSTING
+    for second in range(260, 281):
+        state = step(patient, state, CALM, second)
+    assert state.phase is BurstPhase.DRAINING
+
+
 def test_a_stale_quote_starts_no_burst() -> None:
     stale = replace(SLOW, quotes={"cloud-gpu": quote(2.0, 0, valid_s=10)})
     assert after(stale, 60, BurstState(), 100).phase is BurstPhase.HOME
