@@ -5,10 +5,7 @@ is the environment. So nothing that `up` started is ever missed, and nothing els
 """
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -27,24 +24,6 @@ def running(state: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return [p for p in found if p.status() != psutil.STATUS_ZOMBIE]
-
-
-@contextmanager
-def busy(cpus: list[int]) -> Iterator[None]:
-    """Keeps processors at work. Those of one machine share more than they seem to: a neighbour at
-    work can take a third of a core's speed, and a measurement should know it."""
-    spin = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
-    present = sorted(set(cpus) & os.sched_getaffinity(0)) if cpus else []
-    spinning = [
-        subprocess.Popen([sys.executable, "-c", spin, str(cpu)])  # noqa: S603
-        for cpu in present
-    ]
-    try:
-        yield
-    finally:
-        for process in spinning:
-            process.kill()
-            process.wait()
 
 
 def stop_all(state: Path, grace_s: float = 5) -> int:

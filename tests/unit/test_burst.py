@@ -55,7 +55,7 @@ def test_a_short_calm_does_not_end_a_burst() -> None:
         state = step(patient, state, signals, second)
         assert state.phase is BurstPhase.BURSTING
     for second in range(260, 281):
-        state = step(patient, state, CALM, second)
+        state = step(patient, state, replace(CALM, burst_pool_released=False), second)
     assert state.phase is BurstPhase.DRAINING
 
 
