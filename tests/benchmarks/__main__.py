@@ -138,21 +138,21 @@ async def _compare(
     return {name: asdict(f) for name, f in figures.items()}
 
 
-async def _memory(target: Target, requests: int) -> dict[int, float]:
+async def _memory(target: Target, requests: int) -> dict[str, float]:
     """Resident MB of the gateway replica, by requests served."""
     (replica,) = (
         p
         for p in processes.running(state_directory())
         if "GatewayDeployment" in " ".join(p.cmdline())
     )
-    found = {0: _mb(replica)}
+    found = {"0": _mb(replica)}
     steps = 10
     for number in track(range(1, steps + 1), "gateway memory", console=out, transient=True):
         await measure(target, 32, requests // steps)
-        found[requests // steps * number] = _mb(replica)
+        found[str(requests // steps * number)] = _mb(replica)
     table = Table("requests", "gateway RSS", title="memory")
     for count, mb in found.items():
-        table.add_row(f"{count:,}", f"{mb:.0f} MB")
+        table.add_row(count, f"{mb:.0f} MB")
     out.print(table)
     return found
 
