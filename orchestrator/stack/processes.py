@@ -1,7 +1,9 @@
-"""The stack's processes, found by a mark in their environment.
+"""The stack's processes, found by a mark in their environment or a file of the stack that they
+hold open.
 
-Ray and vLLM start processes that outlive their parents and change their titles; what they inherit
-is the environment. So nothing that `up` started is ever missed, and nothing else is ever ended.
+Ray and vLLM start processes that outlive their parents, and change their titles. They inherit the
+environment, but a title may be written over it; those still hold Ray's logs, in a directory that is
+the stack's own. So nothing that `up` started is missed, and nothing else is ever ended.
 """
 
 import os
@@ -9,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+from orchestrator.stack import ray_head
 
 MARK = "ORCHESTRATOR_STACK"
 
@@ -19,11 +23,19 @@ def running(state: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid not in mine and process.environ().get(MARK) == str(state):
+            if process.pid not in mine and _belongs(process, state):
                 found.append(process)
         except psutil.Error:
             continue
     return [p for p in found if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def _belongs(process: psutil.Process, state: Path) -> bool:
+    mark = process.environ().get(MARK)
+    if mark is not None:
+        return mark == str(state)
+    logs = f"{ray_head.root(state)}{os.sep}"
+    return any(file.path.startswith(logs) for file in process.open_files())
 
 
 def stop_all(state: Path, grace_s: float = 5) -> int:

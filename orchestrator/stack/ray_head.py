@@ -16,16 +16,20 @@ class StackError(Exception):
     """Something did not start; the message says what, and where its log is."""
 
 
-def directory(state: Path, cluster: str) -> Path:
+def root(state: Path) -> Path:
     """Ray's files and logs. Short, because Ray puts sockets there and their paths are limited."""
     digest = hashlib.sha256(str(state).encode()).hexdigest()[:6]
-    return Path(tempfile.gettempdir()) / f"orc-{digest}" / cluster
+    return Path(tempfile.gettempdir()) / f"orc-{digest}"
+
+
+def directory(state: Path, cluster: str) -> Path:
+    return root(state) / cluster
 
 
 def haproxy_directory(state: Path, cluster: Cluster) -> Path:
     """HAProxy's files. Serve adds 70 characters, and HAProxy takes 97 for the path of a socket."""
     assert cluster.launch is not None
-    return directory(state, cluster.name).parent / f"h{cluster.launch.port_base}"
+    return root(state) / f"h{cluster.launch.port_base}"
 
 
 def environment(cluster: Cluster, state: Path) -> dict[str, str]:
