@@ -97,7 +97,7 @@ def small() -> Catalogue:
                         "slo": {"ttft_p95_s": 5},
                     },
                 ],
-                "gateway": {"cluster": "home"},
+                "gateway": {"url": "http://127.0.0.1:8080", "cluster": "home"},
                 "controller": {"url": "http://127.0.0.1:8100"},
             }
         ),
@@ -206,7 +206,7 @@ def catalogues(draw: st.DrawFn) -> Catalogue:
                 "pools": pools,
                 "models": models,
                 "workloads": workloads,
-                "gateway": {"cluster": "c0"},
+                "gateway": {"url": "http://127.0.0.1:8080", "cluster": "c0"},
                 "controller": {"url": "http://127.0.0.1:8100"},
             }
         ),

@@ -25,7 +25,6 @@ from orchestrator.replay.observer import Observer
 from orchestrator.replay.plot import timeline
 from orchestrator.replay.trace import Arrival, TraceError
 from orchestrator.stack.secrets import secret
-from orchestrator.stack.up import gateway_cluster
 
 RECENT_S = 20
 SYNTHETIC_S = 300
@@ -161,7 +160,7 @@ async def drive(
 
 
 def base_url(loaded: Loaded) -> str:
-    return gateway_cluster(loaded).url.rstrip("/")
+    return loaded.configuration.gateway.url.rstrip("/")
 
 
 def clip(arrivals: list[Arrival], prompt_tokens: int, output_tokens: int) -> list[Arrival]:

@@ -27,7 +27,6 @@ def up(
     ] = False,
 ) -> None:
     """Run the local stack: two Ray clusters, the gateway and the controller."""
-    from orchestrator.stack.up import gateway_cluster
     from orchestrator.stack.up import up as start
 
     state = state_directory()
@@ -38,7 +37,7 @@ def up(
         with steps() as step:
             loaded = start(config, state, step)
         serving = True
-        out.print(f"[green]Serving[/green] at {gateway_cluster(loaded).url}/v1")
+        out.print(f"[green]Serving[/green] at {loaded.configuration.gateway.url}/v1")
         for workload in loaded.configuration.workloads:
             out.print(f"  key of {workload.name}: {state / 'keys' / workload.name}", soft_wrap=True)
         if detach:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from orchestrator.config.spec import Configuration, Workload, Zone
 
@@ -122,6 +123,10 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
             yield place, "nothing scales an openai endpoint; write min_replicas: 1"
     if clusters[c.gateway.cluster].kind != "ray":
         yield ("gateway", "cluster"), "the gateway runs on Ray Serve; name a ray cluster"
+    for other in c.clusters:
+        if urlsplit(other.url).netloc == urlsplit(c.gateway.url).netloc:
+            place = ("gateway", "url")
+            yield place, f"cluster '{other.name}' listens there; give the gateway a port of its own"
 
 
 def _workloads(c: Configuration) -> Iterator[Finding]:

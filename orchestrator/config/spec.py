@@ -208,8 +208,9 @@ class Timeouts(Spec):
 
 
 class Gateway(Spec):
-    cluster: Name = Field(description="the Ray cluster whose Serve front carries the endpoint")
-    replicas: int = Field(default=1, ge=1)
+    url: HttpUrl = Field(description="the endpoint: where its replicas listen")
+    cluster: Name = Field(description="the Ray cluster whose Serve runs the replicas")
+    replicas: int = Field(default=1, ge=1, description="on one node they share the port")
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_concurrent_requests: int = Field(default=2000, ge=1)
     timeouts: Timeouts = Timeouts()

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from orchestrator.config.spec import Gateway as Spec
 from orchestrator.config.spec import Key
 from orchestrator.gateway.access import authenticate
 from orchestrator.gateway.errors import ApiError
@@ -45,8 +46,6 @@ class Gateway:
         self._ledger_path = ledger
         self._open = 0
         self._relay: Relay | None = None
-        self._starting = asyncio.Lock()
-        self._running = AsyncExitStack()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -54,27 +53,21 @@ class Gateway:
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
 
-    async def start(self) -> Relay:
-        """Opens the ledger and starts the exchange with the controller; done on first use."""
-        async with self._starting:
-            if self._relay is None:
-                ledger = self._running.enter_context(UsageLedger(self._ledger_path))
-                timeouts = self._exchange.catalogue.configuration.gateway.timeouts
-                upstreams = await self._running.enter_async_context(Upstreams(timeouts))
-                exchange = asyncio.create_task(self._exchange.run())
-                self._running.callback(exchange.cancel)
-                self._relay = Relay(self._exchange, upstreams, self._telemetry, ledger)
-            return self._relay
-
-    async def stop(self) -> None:
-        await self._running.aclose()
+    @property
+    def spec(self) -> Spec:
+        return self._exchange.catalogue.configuration.gateway
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while (event := (await receive())["type"]) != "lifespan.shutdown":
-            if event == "lifespan.startup":
-                await self.start()
-                await send({"type": "lifespan.startup.complete"})
-        await self.stop()
+        """Opens the ledger and runs the exchange with the controller until the server stops."""
+        async with AsyncExitStack() as running:
+            await receive()
+            ledger = running.enter_context(UsageLedger(self._ledger_path))
+            upstreams = await running.enter_async_context(Upstreams(self.spec.timeouts))
+            exchange = asyncio.create_task(self._exchange.run())
+            running.callback(exchange.cancel)
+            self._relay = Relay(self._exchange, upstreams, self._telemetry, ledger)
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +75,7 @@ class Gateway:
         request_id = _request_id(headers.get(b"x-request-id"))
         call: Call | None = None
         try:
-            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            path = scope["path"]
             if path in ENDPOINTS:
                 _allow(scope, "POST")
                 call = await self._call(path, headers, receive, send, request_id)
@@ -116,9 +109,8 @@ class Gateway:
         request_id: str,
     ) -> Call:
         started_s = time.monotonic()
-        configuration = self._exchange.catalogue.configuration
         key = self._authenticate(headers)
-        limit = configuration.gateway.max_body_bytes
+        limit = self.spec.max_body_bytes
         raw = await _body(headers.get(b"content-length"), receive, limit)
         claimed = claimed_data_class(headers.get(b"x-orchestrator-data-class"))
         return Call(request_id, key, claimed, parse(path, raw), send, started_s)
@@ -131,8 +123,7 @@ class Gateway:
 
     async def _relayed(self, call: Call, receive: Receive) -> None:
         """Runs the call, and cancels it, with its upstream, when the client goes away."""
-        gateway = self._exchange.catalogue.configuration.gateway
-        if self._open >= gateway.max_concurrent_requests:
+        if self._open >= self.spec.max_concurrent_requests:
             raise ApiError(
                 429,
                 "too_many_requests",
@@ -140,9 +131,9 @@ class Gateway:
                 "rate_limit_error",
                 headers={"retry-after": "1"},
             )
-        relay = self._relay or await self.start()
+        assert self._relay is not None, "the server runs the lifespan first"
         self._open += 1
-        work = asyncio.ensure_future(relay.run(call))
+        work = asyncio.ensure_future(self._relay.run(call))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -165,7 +156,6 @@ class Gateway:
         elif path == "/readyz":
             await self._ready(send, request_id)
         elif path == "/metrics":
-            await self.start()
             body = self._telemetry.exposition(self._exchange.snapshot.version)
             await self._answer(200, b"text/plain; version=0.0.4", body, send, request_id)
         elif path == "/v1/models" or path.startswith("/v1/models/"):
@@ -176,7 +166,6 @@ class Gateway:
 
     async def _ready(self, send: Send, request_id: str) -> None:
         """Ready when some endpoint is: a gateway in front of nothing should get no traffic."""
-        await self.start()
         if not any(e.ready_replicas for e in self._exchange.snapshot.endpoints.values()):
             raise ApiError(503, "not_ready", "No replica is ready yet.", "service_unavailable")
         await self._json({"status": "ready"}, send, request_id)

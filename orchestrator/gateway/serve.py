@@ -1,5 +1,12 @@
-"""The gateway as a Ray Serve application."""
+"""The gateway as a Ray Serve application.
 
+Serve places, watches, replaces and counts the replicas; it does not carry their bytes, which would
+cost more than the whole relay. Each replica listens on the gateway's own port, shared on a node.
+"""
+
+import asyncio
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,19 +14,39 @@ from ray import serve
 from ray.serve import Application
 
 from orchestrator.gateway.app import Gateway
+from orchestrator.gateway.server import listen, server
+
+START_TIMEOUT_S = 30
 
 
 @serve.deployment
-@serve.ingress()
 class GatewayDeployment:
-    """Owns one gateway; Serve calls the ASGI application that it builds."""
+    """One gateway with its server, in a thread and an event loop of its own."""
 
     def __init__(self, directory: str, ledger: str) -> None:
-        self._gateway = Gateway(Path(directory), Path(ledger))
+        """Raises ConfigurationError for a broken configuration, OSError for a port in use."""
+        gateway = Gateway(Path(directory), Path(ledger))
+        self._server = server(gateway)
+        listener = listen(gateway.spec.url)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listener],), name="gateway", daemon=True
+        )
+        self._thread.start()
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline_s:
+                raise RuntimeError("the gateway's server did not start; see the replica's log")
+            time.sleep(0.01)
 
-    async def __serve_build_asgi_app__(self) -> Gateway:
-        await self._gateway.start()
-        return self._gateway
+    def check_health(self) -> None:
+        """Serve replaces a replica for which this raises."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the gateway's server has ended")
+
+    async def __del__(self) -> None:
+        """Serve's graceful shutdown: no new connections, and open answers end whole."""
+        self._server.should_exit = True
+        await asyncio.to_thread(self._thread.join)
 
 
 def build(args: dict[str, Any]) -> Application:

@@ -14,7 +14,6 @@ import aiohttp
 
 from orchestrator.config import keys
 from orchestrator.config.load import Loaded, load
-from orchestrator.config.spec import Cluster
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.pools.ray import PoolError, RayPools
 from orchestrator.stack import processes, ray_head, tiny_model
@@ -22,6 +21,8 @@ from orchestrator.stack.ray_head import StackError
 from orchestrator.stack.secrets import secret, write
 
 READY_TIMEOUT_S = 600
+DRAIN_MARGIN_S = 10
+"""What a gateway may need beyond its longest answer before Serve ends it."""
 
 Report = Callable[[str], None]
 """Told the name of each step as it begins."""
@@ -103,16 +104,14 @@ def gateway_application(loaded: Loaded, state: Path) -> dict[str, Any]:
     gateway = loaded.configuration.gateway
     return {
         "name": "gateway",
-        "route_prefix": "/",
+        "route_prefix": None,
         "import_path": "orchestrator.gateway.serve:build",
         "args": {"directory": str(loaded.directory), "ledger": str(state / "ledger.sqlite")},
-        "logging_config": {"enable_access_log": False},
         "deployments": [
             {
                 "name": "GatewayDeployment",
                 "num_replicas": gateway.replicas,
-                "max_ongoing_requests": gateway.max_concurrent_requests + 100,
-                "graceful_shutdown_timeout_s": gateway.timeouts.total_s,
+                "graceful_shutdown_timeout_s": gateway.timeouts.total_s + DRAIN_MARGIN_S,
                 "ray_actor_options": {"num_cpus": 0.1},
             }
         ],
@@ -120,18 +119,13 @@ def gateway_application(loaded: Loaded, state: Path) -> dict[str, Any]:
 
 
 async def _deploy_gateway(loaded: Loaded, state: Path) -> None:
-    cluster = gateway_cluster(loaded)
+    clusters = Catalogue(loaded.configuration, loaded.version).clusters
+    cluster = clusters[loaded.configuration.gateway.cluster]
     async with aiohttp.ClientSession() as session:
         try:
             await RayPools(cluster, session).deploy([gateway_application(loaded, state)])
         except PoolError as error:
             raise StackError(f"the gateway could not be deployed: {error}") from None
-
-
-def gateway_cluster(loaded: Loaded) -> Cluster:
-    return Catalogue(loaded.configuration, loaded.version).clusters[
-        loaded.configuration.gateway.cluster
-    ]
 
 
 def _start_controller(loaded: Loaded, state: Path, env: dict[str, str]) -> None:
@@ -150,7 +144,7 @@ def _start_controller(loaded: Loaded, state: Path, env: dict[str, str]) -> None:
 async def _wait_until_ready(loaded: Loaded, state: Path) -> None:
     """Until the gateway is ready and every pool has the replicas that it should always have."""
     deadline_s = time.monotonic() + READY_TIMEOUT_S
-    url = gateway_cluster(loaded).url
+    url = loaded.configuration.gateway.url
     missing = "the gateway"
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
         while time.monotonic() < deadline_s:

@@ -3,7 +3,7 @@
 1. Real vLLM, one-token completions, 16 clients: Ray Serve LLM's stock ingress, the direct-streaming
    front alone, our gateway with keys, policy and accounting on.
 2. An engine that takes no time, one client and 32: direct, our gateway under bare uvicorn, our
-   gateway in Ray Serve.
+   gateway in Ray Serve, the same as an ordinary Serve ingress behind HAProxy.
 3. The gateway replica's resident memory over 100,000 requests.
 """
 
@@ -21,22 +21,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import orjson
 import psutil
-import uvicorn
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from orchestrator.config.load import state_directory
+from orchestrator.config.load import Loaded, load, state_directory
 from orchestrator.gateway.app import Gateway
+from orchestrator.gateway.server import listen, server
+from orchestrator.pools.ray import RayPools
 from orchestrator.stack import processes
-from orchestrator.stack.up import environment, up
+from orchestrator.stack.up import environment, gateway_application, up
 from tests.benchmarks.load import Target, measure, side_by_side
 
 CONFIG = Path(__file__).parent / "clusters"
 INSTANT, BARE = "http://127.0.0.1:9100", "http://127.0.0.1:9101"
+FRONT, STOCK = "http://127.0.0.1:8001", "http://127.0.0.1:8002"
 out = Console()
 
 
@@ -48,8 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     state = state_directory()
     if options.serve_bare:
-        gateway = Gateway(_config(state), state / "bare.sqlite")
-        uvicorn.run(gateway, port=9101, log_level="error", access_log=False)
+        server(Gateway(_config(state), state / "bare.sqlite")).run(sockets=[listen(BARE)])
         return
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -57,6 +59,7 @@ def main() -> None:
         config = shutil.copytree(CONFIG, _config(state), dirs_exist_ok=True)
         up(config, state, lambda step: out.print(f"{time.strftime('%X')} {step}"))
         with _beside(state):
+            asyncio.run(_deploy_ingress(load(config), state))
             report = asyncio.run(_bench((state / "keys" / "bench").read_text().strip(), options))
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -100,11 +103,25 @@ def _wait(url: str) -> None:
     raise TimeoutError(f"{url} does not answer; see logs/bench.log")
 
 
+async def _deploy_ingress(loaded: Loaded, state: Path) -> None:
+    application = gateway_application(loaded, state) | {
+        "name": "ingress",
+        "route_prefix": "/",
+        "import_path": "tests.benchmarks.ingress:build",
+        "deployments": [],
+    }
+    application["logging_config"] = {"enable_access_log": False}
+    cluster = next(c for c in loaded.configuration.clusters if c.name == "ours")
+    async with aiohttp.ClientSession() as session:
+        await RayPools(cluster, session).deploy([application])
+    await asyncio.to_thread(_wait, f"{FRONT}/healthz")
+
+
 async def _bench(api_key: str, options: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"cores": os.cpu_count()}
     path = "/pools/{}/tiny-bf16"
-    stock = Target("stock ingress", "http://127.0.0.1:8001" + path.format("stock-cpu"), "tiny")
-    front = Target("direct-streaming", "http://127.0.0.1:8000" + path.format("ours-cpu"), "tiny")
+    stock = Target("stock ingress", STOCK + path.format("stock-cpu"), "tiny")
+    front = Target("direct-streaming", FRONT + path.format("ours-cpu"), "tiny")
     ours = Target("gateway", "http://127.0.0.1:8000", "tiny", api_key)
     report["vllm_16_clients"] = await _compare(
         "real vLLM, 16 clients", [stock, front, ours], 16, 600, rounds=3
@@ -112,9 +129,14 @@ async def _bench(api_key: str, options: argparse.Namespace) -> dict[str, Any]:
     direct = Target("direct", INSTANT, "instant")
     bare = Target("gateway, bare uvicorn", BARE, "instant", api_key)
     served = Target("gateway, Ray Serve", ours.base_url, "instant", api_key)
+    ingress = Target("gateway, Serve ingress", FRONT, "instant", api_key)
     for clients, requests in ((1, 1000), (32, 4000)):
         report[f"instant_{clients}_clients"] = await _compare(
-            f"instant engine, {clients} clients", [direct, bare, served], clients, requests, 5
+            f"instant engine, {clients} clients",
+            [direct, bare, served, ingress],
+            clients,
+            requests,
+            5,
         )
     report["gateway_rss_mb"] = await _memory(served, options.memory_requests)
     return report

@@ -9,11 +9,11 @@ from typing import Any
 
 import aiohttp
 import orjson
-import uvicorn
 from aiohttp import web
 
 from orchestrator.config import keys
 from orchestrator.gateway.app import Gateway
+from orchestrator.gateway.server import listen, server
 from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
 from orchestrator.simulate.faults import Fault
 
@@ -68,6 +68,7 @@ workloads:
     allowed_zones: [onprem]
     slo: {{ttft_p95_s: 1}}
 gateway:
+  url: http://127.0.0.1:0
   cluster: serve
   max_body_bytes: 2000
   timeouts: {{first_token_s: 1, between_tokens_s: 1}}
@@ -92,14 +93,14 @@ async def serve_engine(engine: SimulatedEngine) -> AsyncIterator[str]:
 async def serve_gateway(directory: Path) -> AsyncIterator[str]:
     """The URL of a gateway with this configuration and the ledger `ledger.sqlite` beside it."""
     gateway = Gateway(directory, directory / "ledger.sqlite")
-    server = uvicorn.Server(uvicorn.Config(gateway, port=0, log_level="error"))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
+    http, listener = server(gateway), listen("http://127.0.0.1:0")
+    serving = asyncio.create_task(http.serve(sockets=[listener]))
+    while not http.started:
         await asyncio.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        http.should_exit = True
         await serving
 
 

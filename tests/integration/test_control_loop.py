@@ -80,7 +80,7 @@ workloads:
     allowed_zones: [onprem]
     slo: {{ttft_p95_s: 1}}
 policy: {{snapshot_stale_s: 2}}
-gateway: {{cluster: serve}}
+gateway: {{url: "http://127.0.0.1:1", cluster: serve}}
 controller: {{url: "http://127.0.0.1:{port}", tick_s: 0.1, window_s: 1}}
 """
 )

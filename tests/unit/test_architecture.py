@@ -23,6 +23,7 @@ ALLOWED = {
 
 OPENS_CONNECTIONS = {
     "gateway/upstream.py": "content, for a grant",
+    "gateway/server.py": "listens for clients",
     "gateway/exchange.py": "reports and snapshots, never content",
     "pools/ray.py": "Serve's API, engine metrics, warm-up",
     "controller/fleet.py": "hands its session to the pools",

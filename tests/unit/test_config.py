@@ -59,6 +59,7 @@ def test_the_version_follows_the_content_and_not_the_keys(tmp_path: Path) -> Non
         ("clusters.yaml", "max_replicas: 1", "max_replicas: none", "integer"),
         ("clusters.yaml", "port_base: 6600", "port_base: 6450", "move it apart"),
         ("clusters.yaml", "feed: market", "feed: bazaar", "defined are"),
+        ("settings.yaml", "127.0.0.1:8000", "127.0.0.1:8001", "a port of its own"),
         ("clusters.yaml", "file: prices/market.csv", "file: prices/none.csv", "give the path"),
     ],
 )
@@ -106,7 +107,7 @@ def test_a_pool_that_somebody_else_runs_is_always_there(tmp_path: Path) -> None:
     directory = copy(
         tmp_path,
         "clusters.yaml",
-        "kind: ray\n    url: http://127.0.0.1:8001\n    dashboard_url: http://127.0.0.1:8266\n"
+        "kind: ray\n    url: http://127.0.0.1:8002\n    dashboard_url: http://127.0.0.1:8266\n"
         "    token_env: RAY_AUTH_TOKEN\n    launch:\n      node_ip_address: 127.0.0.2\n"
         "      port_base: 6600\n      cpus: [1]\n",
         "kind: openai\n    url: https://models.example\n",
