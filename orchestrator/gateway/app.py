@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
+import random
 import re
 import time
-import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,20 +133,11 @@ class Gateway:
             )
         assert self._relay is not None, "the server runs the lifespan first"
         self._open += 1
-        work = asyncio.ensure_future(self._relay.run(call))
-        gone = asyncio.ensure_future(_disconnected(receive))
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ClientGone
-            await work
+            with _while_connected(receive):
+                await self._relay.run(call)
         finally:
             self._open -= 1
-            gone.cancel()
-            if not work.done():
-                work.cancel()
-                with suppress(asyncio.CancelledError):
-                    await work
 
     async def _local(
         self, path: str, headers: dict[bytes, bytes], send: Send, request_id: str
@@ -220,7 +211,8 @@ class Gateway:
 
 def _request_id(header: bytes | None) -> str:
     given = header.decode("latin-1") if header else ""
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    # Nothing relies on an id being hard to guess, and the system's randomness costs a call.
+    return given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
 def _allow(scope: Scope, method: str) -> None:
@@ -252,6 +244,29 @@ async def _body(declared: bytes | None, receive: Receive, limit: int) -> bytes:
         raise ApiError(408, "body_timeout", "The body did not arrive in time.") from None
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+@contextmanager
+def _while_connected(receive: Receive) -> Iterator[None]:
+    """Cancels what it surrounds when the client goes away. Raises ClientGone then."""
+    surrounded = asyncio.current_task()
+    assert surrounded is not None
+    ended = gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if not ended:
+            gone = True
+            surrounded.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        surrounded.uncancel()
+        raise ClientGone from None
+    finally:
+        ended = True
+        watching.cancel()

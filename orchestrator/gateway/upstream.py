@@ -99,6 +99,8 @@ class Upstreams:
         if zone not in self._sessions:
             self._sessions[zone] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                # A cookie that one client's answer sets must not travel with another's request.
+                cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_s),
                 auto_decompress=False,
                 skip_auto_headers=("user-agent", "accept-encoding"),

@@ -1,10 +1,11 @@
 """The append-only record of every attempt that an upstream answered."""
 
 import logging
-import queue
 import sqlite3
 import threading
-from dataclasses import astuple, dataclass, fields
+from collections import deque
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -41,9 +42,13 @@ class UsageRecord:
     duration_s: float
 
 
-_COLUMNS = ", ".join(f.name for f in fields(UsageRecord))
-_CREATE = f"CREATE TABLE IF NOT EXISTS usage ({_COLUMNS})"
-_INSERT = f"INSERT INTO usage VALUES ({', '.join('?' * len(fields(UsageRecord)))})"  # noqa: S608
+FLUSH_S = 0.2
+"""How often what was appended is written."""
+
+_NAMES = [f.name for f in fields(UsageRecord)]
+_CREATE = f"CREATE TABLE IF NOT EXISTS usage ({', '.join(_NAMES)})"
+_INSERT = f"INSERT INTO usage VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608
+_row = attrgetter(*_NAMES)
 
 
 class UsageLedger:
@@ -54,7 +59,9 @@ class UsageLedger:
 
     def __init__(self, path: Path, capacity: int = 100_000) -> None:
         self._path = path
-        self._queue: queue.Queue[UsageRecord | None] = queue.Queue(capacity)
+        self._capacity = capacity
+        self._records: deque[UsageRecord] = deque()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._write, name="usage-ledger", daemon=True)
         self.lost = 0
 
@@ -70,14 +77,14 @@ class UsageLedger:
         trace: TracebackType | None,
     ) -> None:
         """Writes what is queued, then stops."""
-        self._queue.put(None)
+        self._stopping.set()
         self._thread.join(timeout=10)
 
     def append(self, record: UsageRecord) -> None:
-        """Never blocks."""
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
+        """Never blocks, and wakes no thread: that would cost the request more than the record."""
+        if len(self._records) < self._capacity:
+            self._records.append(record)
+        else:
             self._lose(1)
 
     def _write(self) -> None:
@@ -85,22 +92,18 @@ class UsageLedger:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(_CREATE)
-        open_ = True
-        while open_:
-            batch = [self._queue.get()]
-            while len(batch) < 1000:
-                try:
-                    batch.append(self._queue.get(timeout=0.2))
-                except queue.Empty:
-                    break
-            records = [r for r in batch if r is not None]
-            open_ = len(records) == len(batch)
+        stopping = False
+        while not stopping:
+            stopping = self._stopping.wait(FLUSH_S)
+            batch = [self._records.popleft() for _ in range(len(self._records))]
+            if not batch:
+                continue
             try:
                 with connection:
-                    connection.executemany(_INSERT, map(astuple, records))
+                    connection.executemany(_INSERT, map(_row, batch))
             except sqlite3.Error as error:
                 log.error("the ledger cannot be written: %s", error)
-                self._lose(len(records))
+                self._lose(len(batch))
         connection.close()
 
     def _lose(self, count: int) -> None:

@@ -105,6 +105,7 @@ class RayPools:
             async with self._session.get(
                 f"{candidate.url}/metrics", timeout=aiohttp.ClientTimeout(total=5)
             ) as response:
+                response.raise_for_status()
                 return parse(await response.text())
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise PoolError(f"{candidate.endpoint}: {type(error).__name__}") from None
