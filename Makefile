@@ -6,12 +6,13 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/tools/bin/uv
-LOCK := requirements.cpu.lock
+# With a GPU: make setup LOCK=requirements.gpu.lock
+LOCK ?= requirements.cpu.lock
 
 # A CPU build of torch comes from a local folder of wheels where pip is configured with one, else
 # from PyTorch's own index, which uv knows by name.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-TORCH := $(if $(UV_FIND_LINKS),,--torch-backend=cpu)
+TORCH := $(if $(findstring cpu,$(LOCK)),$(if $(UV_FIND_LINKS),,--torch-backend=cpu))
 
 # Without bytecode every process that imports vLLM would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -51,8 +52,12 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lock: $(UV) ## renew the hashed lock from pyproject.toml
-	$(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-find-links --extra cpu --extra dev pyproject.toml -o requirements.cpu.lock
+COMPILE := pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate --no-emit-find-links --extra dev
+
+lock: $(UV) ## renew the hashed locks from pyproject.toml
+	$(UV) $(COMPILE) --extra cpu pyproject.toml -o requirements.cpu.lock
+	# The overrides of pyproject.toml keep CUDA builds out of the CPU's environment; here they belong.
+	$(UV) $(COMPILE) --no-config --extra gpu pyproject.toml -o requirements.gpu.lock
 
 clean: ## stop the stack and remove what was made here
 	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
