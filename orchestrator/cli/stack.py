@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import aiohttp
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from orchestrator.cli.app import Json, app, configuration_error, out, print_json, refuse
@@ -91,31 +91,37 @@ def controller(directory: Path) -> None:
 
 
 class steps:
-    """A spinner per step, with the time that it took."""
+    """A spinner per step, with the time that it took; a line per step where nobody watches."""
+
+    _progress: Progress | None = None
+    _task: TaskID | None = None
 
     def __enter__(self) -> Any:
+        if not out.is_terminal:
+            return lambda name: out.print(f"{time.strftime('%X')} {name}", highlight=False)
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TimeElapsedColumn(),
             TextColumn("{task.description}"),
             console=out,
         )
-        self._task: Any = None
         self._progress.start()
         return self._begin
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is None:
-            self._end()
-        self._progress.stop()
+        if self._progress is not None:
+            if error is None:
+                self._end(self._progress)
+            self._progress.stop()
 
     def _begin(self, name: str) -> None:
-        self._end()
+        assert self._progress is not None
+        self._end(self._progress)
         self._task = self._progress.add_task(name, total=1)
 
-    def _end(self) -> None:
+    def _end(self, progress: Progress) -> None:
         if self._task is not None:
-            self._progress.update(self._task, completed=1)
+            progress.update(self._task, completed=1)
 
 
 async def _state(config: Path) -> dict[str, Any]:
