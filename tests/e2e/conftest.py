@@ -2,10 +2,13 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from openai import OpenAI
 
 from orchestrator.config.load import state_directory
 
+ROOT = Path(__file__).parents[2]
 ORCHESTRATOR = str(Path(sys.executable).with_name("orchestrator"))
 
 
@@ -39,20 +43,35 @@ def status() -> dict[str, Any]:
     return state
 
 
+def left_behind(before: set[int]) -> list[str]:
+    """Titles of what a stack starts, among the processes that are new; not by the stack's own
+    search, which may miss what it does not know."""
+    new = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before]
+    titles = [" ".join(p.info["cmdline"] or ()) for p in new]
+    return [t for t in titles if re.search(r"ray::|VLLM|haproxy|raylet|gcs_server|controller", t)]
+
+
+@contextmanager
+def starting() -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
+    """`orchestrator up` in the foreground, and the lines that it prints."""
+    with subprocess.Popen(
+        [ORCHESTRATOR, "up"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process, iter(process.stdout)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            process.wait(timeout=120)
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    state = state_directory()
     before = set(psutil.pids())
-    done = subprocess.run(
-        [ORCHESTRATOR, "up", "--detach"], capture_output=True, text=True, timeout=840, check=False
-    )
-    try:
-        assert done.returncode == 0, done.stdout + done.stderr
-        keys = {f.name: f.read_text().strip() for f in (state / "keys").iterdir()}
+    with starting() as (_, lines):
+        said = list(takewhile(lambda line: "Ctrl-C" not in line, lines))
+        assert any("Serving" in line for line in said), "".join(said)
+        keys = {f.name: f.read_text().strip() for f in (state_directory() / "keys").iterdir()}
         yield Stack("http://127.0.0.1:8000", keys)
-    finally:
-        subprocess.run([ORCHESTRATOR, "down"], check=True, timeout=120)
-        # Not by the stack's own search, which may miss what it does not know.
-        left = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before]
-        titles = [" ".join(p.info["cmdline"] or ()) for p in left]
-        assert not [t for t in titles if re.search(r"ray::|VLLM|haproxy|raylet|gcs_server", t)]
+    assert not left_behind(before)

@@ -1,10 +1,13 @@
 """A real replica saturates, a second cluster takes over what may leave, and gives it back."""
 
+import json
+import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +15,7 @@ import pytest
 
 from orchestrator.config.load import state_directory
 from orchestrator.stack.records import request_ids
-from tests.e2e.conftest import Stack, status
+from tests.e2e.conftest import ORCHESTRATOR, ROOT, Stack, status
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -77,7 +80,8 @@ class Load:
                 self.answers.append((request_id, workload, answer.status_code, pool, whole))
 
 
-def test_a_saturated_home_bursts_and_comes_back(stack: Stack) -> None:
+@pytest.mark.parametrize("burst", ["deployed anew", "scaled up from zero"])
+def test_a_saturated_home_bursts_and_comes_back(stack: Stack, burst: str) -> None:
     with Load(stack, {"assistant": 12, "records": 2}) as load:
         wait_for(
             "a cloud replica that serves",
@@ -104,3 +108,33 @@ def test_a_saturated_home_bursts_and_comes_back(stack: Stack) -> None:
     served = {who for who, _, _, pool, _ in load.answers if pool == "cloud-cpu"}
     assert served <= seen
     assert not {who for who, workload, _, _, _ in load.answers if workload == "records"} & seen
+
+
+def test_above_the_ceiling_the_same_load_stays_home_and_explain_says_why(
+    stack: Stack, tmp_path: Path
+) -> None:
+    market = ROOT / "clusters" / "local" / "prices" / "market.csv"
+    before = market.read_text()
+    request = tmp_path / "request.json"
+    request.write_text('{"workload": "assistant", "model": "tiny"}')
+    explain = [ORCHESTRATOR, "explain", "--request", str(request), "--json"]
+    try:
+        market.write_text("time_s,usd_per_gpu_hour\n0,7.5\n")
+        with Load(stack, {"assistant": 12, "records": 2}) as load:
+            wait_for(
+                "a burst that its price forbids",
+                lambda s: "ceiling" in s["bursts"]["assistant"]["reason"],
+                timeout_s=120,
+            )
+            done = subprocess.run(explain, capture_output=True, text=True, check=True)
+            time.sleep(15)
+            state = status()
+    finally:
+        market.write_text(before)
+    assert state["bursts"]["assistant"]["state"] == "home"
+    assert state["pools"]["cloud-cpu"]["replicas"] == 0
+    assert load.pools("assistant") == {"onprem-cpu"}
+    assert {(code, whole) for _, _, code, _, whole in load.answers} == {(200, True)}
+    (cloud,) = (c for c in json.loads(done.stdout)["candidates"] if c["pool"] == "cloud-cpu")
+    assert cloud["rejected_by"] == "price"
+    assert "7.50 USD" in cloud["detail"]

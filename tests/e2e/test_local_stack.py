@@ -8,16 +8,20 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.conftest import ORCHESTRATOR, Stack
+from orchestrator.config.load import load
+from orchestrator.policy.catalogue import Catalogue
+from tests.e2e.conftest import ORCHESTRATOR, ROOT, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 HELLO = [{"role": "user", "content": "hello there"}]
 
 
-def engine_tokens(stack: Stack, messages: list[dict[str, str]]) -> int:
+def engine_tokens(messages: list[dict[str, str]]) -> int:
     """The prompt's tokens by vLLM's own count."""
+    loaded = load(ROOT / "clusters" / "local")
+    home = Catalogue(loaded.configuration, loaded.version).candidates["onprem-cpu/tiny-bf16"]
     answer = httpx.post(
-        f"{stack.url}/pools/onprem-cpu/tiny-bf16/tokenize",
+        f"{home.url}/tokenize",
         json={"model": "tiny", "messages": messages},
         timeout=30,
     )
@@ -35,7 +39,7 @@ def test_a_chat_reports_the_engines_token_counts_and_where_it_ran(stack: Stack) 
     )
     chat = raw.parse()
     assert chat.choices[0].message.content
-    assert chat.usage.prompt_tokens == engine_tokens(stack, HELLO)
+    assert chat.usage.prompt_tokens == engine_tokens(HELLO)
     assert 1 <= chat.usage.completion_tokens <= 8
     assert raw.headers["x-orchestrator-pool"] == "onprem-cpu"
     assert raw.headers["x-orchestrator-zone"] == "onprem"
@@ -55,7 +59,7 @@ def test_a_stream_ends_with_its_usage_when_asked(stack: Stack) -> None:
         )
     )
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
-    assert chunks[-1].usage.prompt_tokens == engine_tokens(stack, HELLO)
+    assert chunks[-1].usage.prompt_tokens == engine_tokens(HELLO)
     assert chunks[-2].choices[0].finish_reason
 
 
