@@ -108,7 +108,11 @@ class _Reading:
 
     def read(self, file: Path) -> bytes:
         self._last = file
-        content = file.read_bytes()
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            self._say(file, 1, f"cannot be read: {error.strerror}")
+            return b""
         if len(content) > MAX_FILE_BYTES:
             self._say(file, 1, f"larger than {MAX_FILE_BYTES} bytes; split the file")
             return content
@@ -125,6 +129,8 @@ class _Reading:
             self._say(file, mark.line + 1 if mark else 1, f"not YAML: {error.problem}")
         except (yaml.YAMLError, RecursionError) as error:
             self._say(file, 1, f"not YAML: {str(error).splitlines()[0]}")
+        except (OSError, ValueError) as error:
+            self._say(file, 1, f"cannot be taken: {error}")
         return content
 
     def _say(self, file: Path, line: int, message: str) -> None:
@@ -134,7 +140,7 @@ class _Reading:
         if not isinstance(root, yaml.MappingNode):
             raise _Refused(root, "write a mapping of sections, such as 'pools:'")
         for key, node in root.value:
-            section = key.value
+            section = _name(key)
             if isinstance(node, yaml.SequenceNode):
                 items = self.document.setdefault(section, [])
                 if not isinstance(items, list):
@@ -158,7 +164,7 @@ class _Reading:
         if isinstance(node, yaml.MappingNode):
             found: dict[str, Any] = {}
             for key, value in node.value:
-                name = str(key.value)
+                name = _name(key)
                 if name in found:
                     raise _Refused(key, f"'{name}' stands here twice; keep one")
                 self._origins[(*place, name)] = (file, key.start_mark.line + 1)
@@ -167,7 +173,10 @@ class _Reading:
         return self._scalar(file, node, place)
 
     def _scalar(self, file: Path, node: yaml.Node, place: Place) -> Any:
-        value = yaml.SafeLoader("").construct_object(node)
+        try:
+            value = yaml.SafeLoader("").construct_object(node)
+        except ValueError as error:
+            raise _Refused(node, f"{error}; quote it if it is meant as text") from None
         is_path = place[-1] == "weights" or (place[0] == "price_feeds" and place[-1] == "file")
         if not is_path or not isinstance(value, str):
             return value
@@ -183,6 +192,12 @@ class _Refused(Exception):
     def __init__(self, node: yaml.Node, message: str) -> None:
         super().__init__(message)
         self.line = node.start_mark.line + 1
+
+
+def _name(key: yaml.Node) -> str:
+    if not isinstance(key, yaml.ScalarNode):
+        raise _Refused(key, "a name stands before the colon; write 'name: value'")
+    return str(key.value)
 
 
 class _Composer(yaml.SafeLoader):

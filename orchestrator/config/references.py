@@ -121,8 +121,17 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
         if clusters[pool.cluster].kind == "openai" and pool.min_replicas < 1:
             place = ("pools", i, "min_replicas")
             yield place, "nothing scales an openai endpoint; write min_replicas: 1"
-    if clusters[c.gateway.cluster].kind != "ray":
+    gateway = clusters[c.gateway.cluster]
+    if gateway.kind != "ray":
         yield ("gateway", "cluster"), "the gateway runs on Ray Serve; name a ray cluster"
+    zone = next(z for z in c.zones if z.name == gateway.zone)
+    highest = max(w.data_class for w in c.workloads)
+    if zone.max_data_class < highest:
+        yield (
+            ("gateway", "cluster"),
+            f"every request passes the gateway, and zone '{zone.name}' may not hold "
+            f"{highest.label} data; name a cluster in a zone that may",
+        )
     for other in c.clusters:
         if urlsplit(other.url).netloc == urlsplit(c.gateway.url).netloc:
             place = ("gateway", "url")
@@ -134,6 +143,7 @@ def _workloads(c: Configuration) -> Iterator[Finding]:
     zone_of_cluster = {x.name: x.zone for x in c.clusters}
     zone_of_pool = {p.name: zones[zone_of_cluster[p.cluster]] for p in c.pools}
     runs = {m.name: {pool for variant in m.variants for pool in variant.pools} for m in c.models}
+    bursting = {pool: w.name for w in c.workloads if w.burst for pool in w.burst.pools}
     for i, workload in enumerate(c.workloads):
         pools = set().union(*(runs[m] for m in workload.models))
         away = set(workload.burst.pools) if workload.burst else set()
@@ -148,6 +158,13 @@ def _workloads(c: Configuration) -> Iterator[Finding]:
                 ("workloads", i),
                 f"workload '{workload.name}' is unreachable: no home pool that runs its models "
                 f"lies in an allowed zone that may hold {workload.data_class.label} data",
+            )
+        for pool in sorted(holding & bursting.keys()):
+            yield (
+                ("workloads", i),
+                f"pool '{pool}' would be a home of workload '{workload.name}', but it is there "
+                f"only while '{bursting[pool]}' bursts; name it in burst.pools here too, or leave "
+                f"zone '{zone_of_pool[pool].name}' out of allowed_zones",
             )
         yield from _burst(i, workload, pools, zone_of_pool)
 

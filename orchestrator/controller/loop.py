@@ -25,6 +25,7 @@ class Controller:
         self._fleet = fleet
         self._memory_path = memory_path
         self._memory = Memory.read(memory_path)
+        self._memory.forget_unknown(catalogue)
         self._traffic = Traffic(catalogue.configuration.controller.window_s)
         self._feeds = {f.name: FileFeed(f, now_s) for f in catalogue.configuration.price_feeds}
         self._last_tick_s = now_s

@@ -78,7 +78,7 @@ class Gateway:
             path = scope["path"]
             if path in ENDPOINTS:
                 _allow(scope, "POST")
-                call = await self._call(path, headers, receive, send, request_id)
+                call = await self._call(scope, headers, receive, send, request_id)
                 await self._relayed(call, receive)
                 self._count(call, call.status)
             else:
@@ -102,7 +102,7 @@ class Gateway:
 
     async def _call(
         self,
-        path: str,
+        scope: Scope,
         headers: dict[bytes, bytes],
         receive: Receive,
         send: Send,
@@ -112,8 +112,8 @@ class Gateway:
         key = self._authenticate(headers)
         limit = self.spec.max_body_bytes
         raw = await _body(headers.get(b"content-length"), receive, limit)
-        claimed = claimed_data_class(headers.get(b"x-orchestrator-data-class"))
-        return Call(request_id, key, claimed, parse(path, raw), send, started_s)
+        claimed = claimed_data_class(scope["headers"])
+        return Call(request_id, key, claimed, parse(scope["path"], raw), send, started_s)
 
     def _authenticate(self, headers: dict[bytes, bytes]) -> Key:
         exchange = self._exchange

@@ -61,6 +61,9 @@ class Exchange:
                     log.warning("no snapshot from the controller: %s", type(error).__name__)
                 except ConfigurationError as error:
                     log.error("the changed configuration is not taken: %s", error)
+                except Exception:
+                    # Whatever it was: revoked keys and staleness depend on this loop going on.
+                    log.exception("an exchange with the controller failed")
                 await asyncio.sleep(controller.tick_s)
 
     async def _once(self, session: aiohttp.ClientSession, url: str) -> None:
@@ -79,14 +82,16 @@ class Exchange:
             loaded = await asyncio.to_thread(load, self._directory)
             if loaded.version == snapshot.config_version:
                 self.catalogue = Catalogue(loaded.configuration, loaded.version)
+        # A controller whose ticks fail gives the same snapshot again: that one goes on ageing.
+        if snapshot.version != self.snapshot.version:
+            self._received_s = time.monotonic()
         self.snapshot = snapshot
-        self._received_s = time.monotonic()
 
     def _refresh_keys(self) -> None:
         """Keys come and go without a new configuration: a revoked one is refused within a tick."""
         try:
             self._key_ring.refresh()
-        except (OSError, ValueError) as error:
+        except Exception as error:
             log.error("the changed keys are not taken: %s", error)
 
     def _before_the_first(self) -> Snapshot:

@@ -72,8 +72,11 @@ class Upstreams:
     async def send(
         self, grant: Grant, path: str, body: bytes, request_id: str
     ) -> AsyncIterator[Response]:
-        """POST to the granted endpoint. Leaving the context closes an unfinished answer, which
-        cancels it upstream. Raises UpstreamFailed when no headers come."""
+        """POST to the granted endpoint and nowhere else: a redirect is an answer like any other.
+
+        Leaving the context closes an unfinished answer, which cancels it upstream. Raises
+        UpstreamFailed when no headers come.
+        """
         candidate = grant.candidate
         headers = {"content-type": "application/json", "x-request-id": request_id}
         token_env = candidate.cluster.token_env
@@ -82,7 +85,9 @@ class Upstreams:
         session = self._session(candidate.zone.name)
         try:
             async with asyncio.timeout(self._timeouts.first_token_s):
-                response = await session.post(candidate.url + path, data=body, headers=headers)
+                response = await session.post(
+                    candidate.url + path, data=body, headers=headers, allow_redirects=False
+                )
         except TimeoutError:
             raise UpstreamFailed("timeout") from None
         except aiohttp.ClientConnectionError:

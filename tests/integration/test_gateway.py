@@ -6,14 +6,18 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
-from tests.integration.engines import World, text, world
+from tests.integration.engines import Handler, World, text, world
 
 ANSWER = " t0 t1 t2"
 
 
 def run(
-    tmp_path: Path, test: Callable[[World], Awaitable[None]], home: str = "", away: str = ""
+    tmp_path: Path,
+    test: Callable[[World], Awaitable[None]],
+    home: str | Handler = "",
+    away: str | Handler = "",
 ) -> None:
     async def inside() -> None:
         async with world(tmp_path, home, away) as made:
@@ -124,6 +128,42 @@ def test_a_request_that_calls_itself_restricted_stays_at_home(tmp_path: Path) ->
         assert not w.away.received
 
     run(tmp_path, test, home="status")
+
+
+def test_the_highest_class_counts_when_a_request_carries_several(tmp_path: Path) -> None:
+    async def test(w: World) -> None:
+        headers = [
+            ("authorization", f"Bearer {w.keys['open']}"),
+            ("x-orchestrator-data-class", "restricted"),
+            ("x-orchestrator-data-class", "public"),
+        ]
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        url = f"{w.url}/v1/chat/completions"
+        async with w.session.post(url, json=body, headers=headers) as answer:
+            assert answer.status == 503
+        assert not w.away.received
+
+    run(tmp_path, test, home="status")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_an_upstream_that_redirects_has_failed_and_content_follows_no_location(
+    tmp_path: Path, status: int
+) -> None:
+    paths: list[str] = []
+
+    async def redirect(request: web.Request) -> web.Response:
+        paths.append(request.path)
+        return web.Response(status=status, headers={"location": f"http://{request.host}/other"})
+
+    async def test(w: World) -> None:
+        async with w.post() as answer:
+            assert answer.headers["x-orchestrator-pool"] == "b-away"
+        async with w.post("closed") as answer:
+            assert answer.status == 503
+
+    run(tmp_path, test, home=redirect)
+    assert set(paths) == {"/v1/chat/completions"}
 
 
 @pytest.mark.parametrize("fault", ["cut:2", "stall:2", "error_event:2"])
