@@ -14,6 +14,10 @@ class Memory(BaseModel):
     bursts: dict[str, BurstState] = {}
     targets: dict[str, int] = {}
     draining_published: dict[str, int] = {}
+    warm: list[str] = []
+    """Endpoints whose replicas have answered a request."""
+    version: int = 0
+    """Of the newest snapshot."""
     costs: Costs = Costs()
 
     @classmethod
@@ -35,6 +39,7 @@ class Memory(BaseModel):
             and (state.pool is None or state.pool in catalogue.burst_pools(workload))
         }
         self.targets = {e: n for e, n in self.targets.items() if e in catalogue.candidates}
+        self.warm = [e for e in self.warm if e in catalogue.candidates]
         self.draining_published = {
             w: version for w, version in self.draining_published.items() if w in self.bursts
         }

@@ -63,6 +63,7 @@ class Gateway:
             await receive()
             ledger = running.enter_context(UsageLedger(self._ledger_path))
             upstreams = await running.enter_async_context(Upstreams(self.spec.timeouts))
+            running.push_async_callback(self._exchange.say_goodbye)
             exchange = asyncio.create_task(self._exchange.run())
             running.callback(exchange.cancel)
             self._relay = Relay(self._exchange, upstreams, self._telemetry, ledger)
@@ -78,8 +79,17 @@ class Gateway:
             path = scope["path"]
             if path in ENDPOINTS:
                 _allow(scope, "POST")
-                call = await self._call(scope, headers, receive, send, request_id)
-                await self._relayed(call, receive)
+                started_s = time.monotonic()
+                key = self._authenticate(headers)
+                with self._place():
+                    raw = await _body(
+                        headers.get(b"content-length"), receive, self.spec.max_body_bytes
+                    )
+                    claimed = claimed_data_class(scope["headers"])
+                    call = Call(request_id, key, claimed, parse(path, raw), send, started_s)
+                    assert self._relay is not None, "the server runs the lifespan first"
+                    with _while_connected(receive):
+                        await self._relay.run(call)
                 self._count(call, call.status)
             else:
                 _allow(scope, "GET")
@@ -100,29 +110,15 @@ class Gateway:
             else:
                 raise
 
-    async def _call(
-        self,
-        scope: Scope,
-        headers: dict[bytes, bytes],
-        receive: Receive,
-        send: Send,
-        request_id: str,
-    ) -> Call:
-        started_s = time.monotonic()
-        key = self._authenticate(headers)
-        limit = self.spec.max_body_bytes
-        raw = await _body(headers.get(b"content-length"), receive, limit)
-        claimed = claimed_data_class(scope["headers"])
-        return Call(request_id, key, claimed, parse(scope["path"], raw), send, started_s)
-
     def _authenticate(self, headers: dict[bytes, bytes]) -> Key:
         exchange = self._exchange
         return authenticate(
             exchange.keys, exchange.catalogue.workloads, headers.get(b"authorization")
         )
 
-    async def _relayed(self, call: Call, receive: Receive) -> None:
-        """Runs the call, and cancels it, with its upstream, when the client goes away."""
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the requests that may be open, from before its body. Raises ApiError 429."""
         if self._open >= self.spec.max_concurrent_requests:
             raise ApiError(
                 429,
@@ -131,11 +127,9 @@ class Gateway:
                 "rate_limit_error",
                 headers={"retry-after": "1"},
             )
-        assert self._relay is not None, "the server runs the lifespan first"
         self._open += 1
         try:
-            with _while_connected(receive):
-                await self._relay.run(call)
+            yield
         finally:
             self._open -= 1
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from orchestrator.config.data_class import DataClass
-from orchestrator.config.spec import Key
+from orchestrator.config.spec import Key, Timeouts
 from orchestrator.gateway import sse
 from orchestrator.gateway.ejection import Ejection
 from orchestrator.gateway.errors import ApiError, unavailable
@@ -29,6 +29,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CLIENT_MISTAKES = frozenset({400, 413, 422})
 """Upstream answers that say something of the request itself: the client gets them."""
+PIECE_BYTES = 64 * 1024
+"""Whole answers are sent in pieces of this size, so that a slow client is told from a stuck one."""
+OUT_OF_TIME = "out_of_time"
+"""How a stream ends that had all the time that an answer may take. It says nothing of the endpoint:
+the model may have had much to say, or the client read slowly."""
 
 
 @dataclass(slots=True)
@@ -78,6 +83,8 @@ class Relay:
         """Answers the call. Raises ApiError while nothing has been sent yet."""
         failed: dict[str, str] = {}
         for number in range(1, self._exchange.catalogue.configuration.policy.max_attempts + 1):
+            if failed and self._left_s(call) <= 0:
+                break
             decision = self.decide(call, failed)
             if decision.grant is None:
                 raise _denial(decision, bool(failed))
@@ -85,15 +92,21 @@ class Relay:
             try:
                 await self._attempt(call, attempt)
             except UpstreamFailed as failure:
-                attempt.outcome = failure.reason
                 failed[attempt.endpoint] = f"failed this request: {failure.reason}"
-                self._telemetry.failed(attempt.endpoint, failure.reason)
-                self._ejection.failed(attempt.endpoint, time.monotonic())
+                self._failed(attempt, failure.reason)
             else:
                 return
         raise unavailable("upstream_failed", "No replica answered. Try again shortly.")
 
     def decide(self, call: Call, failed: dict[str, str]) -> Decision:
+        """Ejected endpoints are left alone while there are others: the last one is tried again."""
+        ejected = self._ejection.ejected(time.monotonic())
+        decision = self._decide(call, {**ejected, **failed})
+        if decision.grant is None and ejected:
+            decision = self._decide(call, failed)
+        return decision
+
+    def _decide(self, call: Call, excluded: dict[str, str]) -> Decision:
         exchange = self._exchange
         facts = Facts(
             workload=call.key.workload,
@@ -103,7 +116,7 @@ class Relay:
             total_tokens=call.request.max_tokens,
             snapshot_age_s=exchange.snapshot_age_s,
             inflight=self._telemetry.inflight,
-            excluded={**self._ejection.ejected(time.monotonic()), **failed},
+            excluded=excluded,
         )
         return decide(facts, exchange.catalogue, exchange.snapshot)
 
@@ -113,9 +126,13 @@ class Relay:
         upstream_id = (
             call.request_id if attempt.number == 1 else f"{call.request_id}-{attempt.number}"
         )
+        # Without a stream the engine says nothing before it has everything.
+        timeout_s = self._left_s(call)
+        if call.request.stream:
+            timeout_s = min(timeout_s, self._timeouts.first_token_s)
         try:
             async with self._upstreams.send(
-                attempt.grant, call.request.path, call.request.body, upstream_id
+                attempt.grant, call.request.path, call.request.body, upstream_id, timeout_s
             ) as response:
                 if response.status != 200:
                     await self._refused(call, attempt, response)
@@ -131,17 +148,29 @@ class Relay:
             )
             self._account(call, attempt, now_s)
 
+    @property
+    def _timeouts(self) -> Timeouts:
+        return self._exchange.catalogue.configuration.gateway.timeouts
+
+    def _left_s(self, call: Call) -> float:
+        """Of the time that the whole answer may take."""
+        return call.started_s + self._timeouts.total_s - time.monotonic()
+
+    def _failed(self, attempt: Attempt, reason: str) -> None:
+        attempt.outcome = reason
+        if reason != OUT_OF_TIME:
+            self._telemetry.failed(attempt.endpoint, reason)
+            self._ejection.failed(attempt.endpoint, reason, time.monotonic())
+
     async def _refused(self, call: Call, attempt: Attempt, response: Response) -> None:
-        timeouts = self._exchange.catalogue.configuration.gateway.timeouts
-        body = await response.body(timeouts.between_tokens_s)
+        body = await response.body(min(self._timeouts.between_tokens_s, self._left_s(call)))
         attempt.outcome = f"status_{response.status}"
         if response.status not in CLIENT_MISTAKES:
             raise UpstreamFailed(f"status_{response.status}")
         raise ApiError(response.status, "invalid_request", _engine_message(body))
 
     async def _whole(self, call: Call, attempt: Attempt, response: Response) -> None:
-        timeouts = self._exchange.catalogue.configuration.gateway.timeouts
-        body = await response.body(timeouts.total_s)
+        body = await response.body(self._left_s(call))
         try:
             usage = orjson.loads(body).get("usage")
         except (orjson.JSONDecodeError, AttributeError):
@@ -150,21 +179,33 @@ class Relay:
         attempt.outcome = "complete"
         self._first_token(call, attempt)
         await self._start(call, attempt, b"application/json", len(body))
-        await call.send({"type": "http.response.body", "body": body})
+        for start in range(0, len(body), PIECE_BYTES):
+            piece = body[start : start + PIECE_BYTES]
+            more = start + PIECE_BYTES < len(body)
+            await call.send({"type": "http.response.body", "body": piece, "more_body": more})
+
+    async def _chunk(self, call: Call, attempt: Attempt, response: Response) -> bytes:
+        """The next bytes of a stream. Raises UpstreamFailed when they do not come in time."""
+        wait_s, left_s = self._timeouts.between_tokens_s, self._left_s(call)
+        if attempt.first_token_s is None:
+            wait_s = attempt.started_s + self._timeouts.first_token_s - time.monotonic()
+        try:
+            chunk = await response.chunk(min(wait_s, left_s))
+        except UpstreamFailed as failure:
+            if failure.reason == "stalled" and left_s < wait_s:
+                raise UpstreamFailed(OUT_OF_TIME) from None
+            raise
+        if not chunk:
+            raise UpstreamFailed("cut")
+        return chunk
 
     async def _stream(self, call: Call, attempt: Attempt, response: Response) -> None:
-        timeouts = self._exchange.catalogue.configuration.gateway.timeouts
-        deadline_s = call.started_s + timeouts.total_s
         splitter = sse.EventSplitter()
         held: list[bytes] = []
         committed = done = False
         try:
             while not done:
-                wait_s = timeouts.between_tokens_s if committed else timeouts.first_token_s
-                chunk = await response.chunk(min(wait_s, deadline_s - time.monotonic()))
-                if not chunk:
-                    raise UpstreamFailed("cut")
-                for event in splitter.feed(chunk):
+                for event in splitter.feed(await self._chunk(call, attempt, response)):
                     kind = sse.classify(event, committed)
                     if kind is sse.Kind.ERROR:
                         raise UpstreamFailed("engine_error")
@@ -192,17 +233,8 @@ class Relay:
         except UpstreamFailed as failure:
             if not committed:
                 raise
-            attempt.outcome = failure.reason
-            self._telemetry.failed(attempt.endpoint, failure.reason)
-            self._ejection.failed(attempt.endpoint, time.monotonic())
-            interrupted = ApiError(
-                502,
-                "stream_interrupted",
-                "The replica was lost in the middle of the answer. What was sent is valid; ask "
-                "again for a whole answer.",
-                "server_error",
-            )
-            last = b"".join(held) + interrupted.event()
+            self._failed(attempt, failure.reason)
+            last = b"".join(held) + _interruption(failure.reason).event()
             await call.send({"type": "http.response.body", "body": last, "more_body": False})
             return
         if not committed:
@@ -304,6 +336,24 @@ def _denial(decision: Decision, tried: bool) -> ApiError:
     if tried:
         return unavailable("upstream_failed", "No replica answered. Try again shortly.")
     return unavailable("no_capacity", "No replica can take this request now. Try again shortly.")
+
+
+def _interruption(reason: str) -> ApiError:
+    if reason == OUT_OF_TIME:
+        return ApiError(
+            504,
+            "time_limit",
+            "The answer took all the time that one may take. What was sent is valid; ask for fewer "
+            "tokens.",
+            "server_error",
+        )
+    return ApiError(
+        502,
+        "stream_interrupted",
+        "The replica was lost in the middle of the answer. What was sent is valid; ask again for a "
+        "whole answer.",
+        "server_error",
+    )
 
 
 def _engine_message(body: bytes) -> str:

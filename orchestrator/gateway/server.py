@@ -3,7 +3,7 @@
 import asyncio
 import math
 import socket
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -19,11 +19,13 @@ KEEP_ALIVE_S = 75
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 with limits on the size of a request's head and on the time that it may take."""
+    """HTTP/1.1 with limits on the size of a request's head and on the time that it may take, and
+    on the time for which a client may leave what it was sent unread."""
 
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_body = False
+    _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -31,7 +33,25 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_whole()
+        self._is_read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        gateway = cast(Gateway, self.config.app)
+        # Closing would wait for the client to read the rest.
+        self._unread_timer = self.loop.call_later(
+            gateway.spec.timeouts.between_tokens_s, self.transport.abort
+        )
+
+    def resume_writing(self) -> None:
+        self._is_read()
+        super().resume_writing()
+
+    def _is_read(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:

@@ -28,3 +28,5 @@ class GatewayReport(BaseModel):
     snapshot_version: int
     """The snapshot on which this gateway decides."""
     endpoints: dict[str, EndpointReport] = {}
+    leaving: bool = False
+    """The gateway's last report: it has no request open and takes no more."""

@@ -71,7 +71,8 @@ gateway:
   url: http://127.0.0.1:0
   cluster: serve
   max_body_bytes: 2000
-  timeouts: {{first_token_s: 1, between_tokens_s: 1}}
+  max_concurrent_requests: {max_open}
+  timeouts: {{first_token_s: 1, between_tokens_s: 1, total_s: {total_s}}}
 controller: {{url: "{controller}", tick_s: 0.05}}
 """
 )
@@ -128,6 +129,10 @@ class World:
     session: aiohttp.ClientSession
     keys: dict[str, str]
 
+    async def metrics(self) -> str:
+        async with self.session.get(f"{self.url}/metrics") as answer:
+            return await answer.text()
+
     def post(self, workload: str = "open", **body: object) -> Any:
         """A chat of three tokens."""
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **body}
@@ -139,7 +144,11 @@ class World:
 
 @asynccontextmanager
 async def world(
-    tmp_path: Path, home: str | Handler = "", away: str | Handler = ""
+    tmp_path: Path,
+    home: str | Handler = "",
+    away: str | Handler = "",
+    total_s: float = 60,
+    max_open: int = 100,
 ) -> AsyncIterator[World]:
     """`home` and `away` are faults, as `Fault.parse` takes them, or answer in an engine's place."""
     home_engine, away_engine = (
@@ -153,7 +162,13 @@ async def world(
         for engine, how in ((home_engine, home), (away_engine, away))
     )
     async with serve(home_app) as home_url, serve(away_app) as away_url:
-        text = CONFIG.format(home=home_url, away=away_url, controller="http://127.0.0.1:9")
+        text = CONFIG.format(
+            home=home_url,
+            away=away_url,
+            controller="http://127.0.0.1:9",
+            total_s=total_s,
+            max_open=max_open,
+        )
         (tmp_path / "all.yaml").write_text(text)
         plain = {name: keys.create(tmp_path, name)[1] for name in ("open", "closed")}
         async with serve_gateway(tmp_path) as url, aiohttp.ClientSession() as session:

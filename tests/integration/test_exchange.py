@@ -50,7 +50,7 @@ async def exchanging(tmp_path: Path) -> AsyncIterator[tuple[Exchange, FakeContro
     controller, telemetry = FakeController(), Telemetry()
     async with serve(scripted(controller.handle)) as url:
         nowhere = "http://127.0.0.1:9"
-        text = CONFIG.format(home=nowhere, away=nowhere, controller=url)
+        text = CONFIG.format(home=nowhere, away=nowhere, controller=url, total_s=60, max_open=100)
         (tmp_path / "all.yaml").write_text(text)
         exchange = Exchange(tmp_path, telemetry)
         controller.publish(1, exchange.catalogue.version)
@@ -98,5 +98,19 @@ def test_no_failure_ends_the_exchange_or_keeps_a_revoked_key(
             await until(lambda: key.id not in exchange.keys)
             controller.publish(3, exchange.catalogue.version)
             await until(lambda: exchange.snapshot.version == 3)
+
+    asyncio.run(inside())
+
+
+def test_a_gateway_says_goodbye_and_a_controller_that_fails_hinders_it_not(tmp_path: Path) -> None:
+    async def inside() -> None:
+        async with exchanging(tmp_path) as (exchange, controller, _):
+            await controller.answers()
+            assert not any(report.leaving for report in controller.reports)
+            await exchange.say_goodbye()
+            assert controller.reports[-1].leaving
+            assert controller.reports[-1].gateway_id == exchange.gateway_id
+            controller.status = 503
+            await exchange.say_goodbye()
 
     asyncio.run(inside())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from orchestrator.gateway import upstream
 from tests.integration.engines import Handler, World, text, world
 
 ANSWER = " t0 t1 t2"
@@ -18,9 +19,11 @@ def run(
     test: Callable[[World], Awaitable[None]],
     home: str | Handler = "",
     away: str | Handler = "",
+    total_s: float = 60,
+    max_open: int = 100,
 ) -> None:
     async def inside() -> None:
-        async with world(tmp_path, home, away) as made:
+        async with world(tmp_path, home, away, total_s, max_open) as made:
             await test(made)
 
     asyncio.run(inside())
@@ -75,8 +78,13 @@ def test_tokens_are_counted_when_the_engine_gives_no_usage(tmp_path: Path) -> No
     assert rows.fetchall() == [(3, "counted")]
 
 
-@pytest.mark.parametrize("fault", ["status", "hang", "cut", "stall", "error_event"])
-@pytest.mark.parametrize("stream", [True, False])
+# Without a stream, silence is only an engine at work.
+SILENT = {"hang", "stall"}
+FAULTS = ["status", "hang", "cut", "stall", "error_event"]
+EARLY = [(f, s) for f in FAULTS for s in (True, False) if s or f not in SILENT]
+
+
+@pytest.mark.parametrize(("fault", "stream"), EARLY)
 def test_before_the_first_token_a_failed_attempt_is_made_elsewhere(
     tmp_path: Path, fault: str, stream: bool
 ) -> None:
@@ -99,7 +107,7 @@ def test_a_body_that_is_not_json_is_a_failed_attempt(tmp_path: Path) -> None:
     run(tmp_path, test, home="malformed")
 
 
-@pytest.mark.parametrize("fault", ["status", "hang", "cut", "stall", "error_event"])
+@pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("stream", [True, False])
 def test_restricted_data_is_refused_rather_than_sent_away(
     tmp_path: Path, fault: str, stream: bool
@@ -112,7 +120,144 @@ def test_restricted_data_is_refused_rather_than_sent_away(
         assert w.home.received
         assert not w.away.received
 
-    run(tmp_path, test, home=fault)
+    run(tmp_path, test, home=fault, total_s=1.5)
+
+
+def test_a_whole_answer_may_take_all_the_time_that_a_request_has(tmp_path: Path) -> None:
+    async def slow(_: web.Request) -> web.Response:
+        await asyncio.sleep(1.5)
+        return web.json_response({"choices": [], "usage": None})
+
+    async def test(w: World) -> None:
+        async with w.post() as answer:
+            assert answer.status == 200
+            assert answer.headers["x-orchestrator-pool"] == "a-home"
+
+    run(tmp_path, test, home=slow)
+
+
+def test_signs_of_life_without_a_token_win_no_time(tmp_path: Path) -> None:
+    async def preamble(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b": still alive\n\n")
+            await asyncio.sleep(0.05)
+
+    async def test(w: World) -> None:
+        async with asyncio.timeout(20), w.post(stream=True) as answer:
+            assert answer.headers["x-orchestrator-pool"] == "b-away"
+
+    run(tmp_path, test, home=preamble)
+
+
+def test_an_answer_that_has_had_its_time_ends_typed_and_blames_nobody(tmp_path: Path) -> None:
+    async def test(w: World) -> None:
+        async with asyncio.timeout(20), w.post(stream=True, max_tokens=4000) as answer:
+            body = await answer.text()
+        assert '"code":"time_limit"' in body
+        assert "[DONE]" not in body
+        assert "upstream_failures_total{" not in await w.metrics()
+
+    run(tmp_path, test, total_s=0.5)
+    rows = sqlite3.connect(tmp_path / "ledger.sqlite").execute("SELECT outcome FROM usage")
+    assert rows.fetchall() == [("out_of_time",)]
+
+
+def test_a_client_that_does_not_read_is_cut_off_and_the_endpoint_is_not_blamed(
+    tmp_path: Path,
+) -> None:
+    async def flood(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        event = b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % (b"a" * 100_000)
+        while True:
+            await response.write(event)
+
+    async def test(w: World) -> None:
+        request = b'{"model": "m", "messages": [1], "stream": true}'
+        _reader, writer = await asyncio.open_connection("127.0.0.1", int(w.url.split(":")[-1]))
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer "
+            + w.keys["closed"].encode()
+            + b"\r\ncontent-length: %d\r\n\r\n" % len(request)
+            + request
+        )
+        _reader._transport.pause_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(20):
+            while 'code="499"' not in await w.metrics():
+                await asyncio.sleep(0.05)
+        assert "upstream_failures_total{" not in await w.metrics()
+        writer.close()
+
+    run(tmp_path, test, home=flood)
+
+
+def test_the_last_endpoint_is_tried_again_however_often_it_failed(tmp_path: Path) -> None:
+    async def test(w: World) -> None:
+        for _ in range(5):
+            async with w.post("closed") as answer:
+                assert answer.status == 503
+        assert len(w.home.received) == 5
+        w.home.faults.clear()
+        async with w.post("closed") as answer:
+            assert answer.status == 200
+
+    run(tmp_path, test, home="status")
+
+
+def test_an_answer_too_large_to_hold_is_a_failed_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "MAX_BODY_BYTES", 1000)
+
+    async def large(_: web.Request) -> web.Response:
+        return web.json_response({"choices": ["a" * 1000]})
+
+    async def test(w: World) -> None:
+        async with w.post() as answer:
+            assert answer.headers["x-orchestrator-pool"] == "b-away"
+
+    run(tmp_path, test, home=large)
+
+
+def test_a_large_answer_arrives_whole(tmp_path: Path) -> None:
+    sent = {"choices": ["a" * 1_000_000]}
+
+    async def large(_: web.Request) -> web.Response:
+        return web.json_response(sent)
+
+    async def test(w: World) -> None:
+        async with w.post() as answer:
+            assert await answer.json() == sent
+
+    run(tmp_path, test, home=large)
+
+
+def test_the_limit_of_open_requests_counts_those_whose_body_is_still_coming(tmp_path: Path) -> None:
+    async def test(w: World) -> None:
+        _reader, writer = await asyncio.open_connection("127.0.0.1", int(w.url.split(":")[-1]))
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer "
+            + w.keys["open"].encode()
+            + b"\r\ncontent-length: 100\r\n\r\n{"
+        )
+        async with asyncio.timeout(10):
+            while True:
+                async with w.post() as answer:
+                    if answer.status == 429:
+                        break
+                await asyncio.sleep(0.01)
+        assert answer.headers["retry-after"] == "1"
+        writer.close()
+        async with asyncio.timeout(10):
+            while True:
+                async with w.post() as answer:
+                    if answer.status == 200:
+                        break
+                await asyncio.sleep(0.01)
+
+    run(tmp_path, test, max_open=1)
 
 
 def test_a_request_that_calls_itself_restricted_stays_at_home(tmp_path: Path) -> None:
