@@ -76,6 +76,9 @@ class Fleet:
         return self._replicas[endpoint].ready if endpoint in self._replicas else 0
 
     def replicas(self, endpoint: str) -> Replicas:
+        candidate = self._catalogue.candidates[endpoint]
+        if candidate.cluster.kind == "openai":
+            return Replicas(ready=candidate.pool.min_replicas)
         return self._replicas.get(endpoint, Replicas())
 
     def set_targets(self, targets: dict[str, int], now_s: float) -> None:

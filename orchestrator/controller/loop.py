@@ -18,6 +18,9 @@ from orchestrator.signals.report import GatewayReport
 
 log = logging.getLogger("orchestrator.controller")
 
+MAX_GAP_S = 3600
+"""Without a controller for longer, nobody knows any more what ran for how long."""
+
 
 class Controller:
     def __init__(self, catalogue: Catalogue, fleet: Fleet, memory_path: Path, now_s: float) -> None:
@@ -32,7 +35,6 @@ class Controller:
             configuration.controller.window_s, configuration.policy.snapshot_stale_s
         )
         self._feeds = {f.name: FileFeed(f, now_s) for f in configuration.price_feeds}
-        self._last_tick_s = now_s
         # Versions rise over restarts too, or gateways could hold one that means another state.
         self.snapshot = Snapshot(
             version=max(int(now_s), self._memory.version),
@@ -220,9 +222,11 @@ class Controller:
         }
 
     def _charge(self, quotes: dict[str, Quote], now_s: float) -> None:
-        """Replicas that exist cost their pool's price, whether they serve or not."""
-        hours = (now_s - self._last_tick_s) / 3600
-        self._last_tick_s = now_s
+        """Replicas that exist cost their pool's price, whether they serve or not, and whether a
+        controller was there to see it."""
+        since_s = now_s if self._memory.charged_to_s is None else self._memory.charged_to_s
+        hours = min(max(now_s - since_s, 0), MAX_GAP_S) / 3600
+        self._memory.charged_to_s = now_s
         tokens = self._traffic.take_tokens()
         for name, pool in self._catalogue.pools.items():
             endpoints = [c.endpoint for c in self._catalogue.by_pool[name]]

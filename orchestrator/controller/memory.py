@@ -19,6 +19,8 @@ class Memory(BaseModel):
     version: int = 0
     """Of the newest snapshot."""
     costs: Costs = Costs()
+    charged_to_s: float | None = None
+    """Up to when the replicas that exist are in `costs`; None: there were none before."""
 
     @classmethod
     def read(cls, path: Path) -> "Memory":
@@ -29,6 +31,11 @@ class Memory(BaseModel):
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise ValueError(f"{path}: not a controller's state; move it away: {error}") from None
+
+    def forget_fleet(self) -> None:
+        """For a start from nothing: what was spent stays spent."""
+        self.bursts, self.targets, self.draining_published = {}, {}, {}
+        self.warm, self.charged_to_s = [], None
 
     def forget_unknown(self, catalogue: Catalogue) -> None:
         """Drops what is about pools, workloads and bursts that the configuration has no more."""

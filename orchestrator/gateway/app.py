@@ -43,7 +43,7 @@ class Gateway:
     def __init__(self, directory: Path, ledger: Path) -> None:
         self._telemetry = Telemetry()
         self._exchange = Exchange(directory, self._telemetry)
-        self._ledger_path = ledger
+        self._ledger = UsageLedger(ledger)
         self._open = 0
         self._relay: Relay | None = None
 
@@ -61,12 +61,12 @@ class Gateway:
         """Opens the ledger and runs the exchange with the controller until the server stops."""
         async with AsyncExitStack() as running:
             await receive()
-            ledger = running.enter_context(UsageLedger(self._ledger_path))
+            running.enter_context(self._ledger)
             upstreams = await running.enter_async_context(Upstreams(self.spec.timeouts))
             running.push_async_callback(self._exchange.say_goodbye)
             exchange = asyncio.create_task(self._exchange.run())
             running.callback(exchange.cancel)
-            self._relay = Relay(self._exchange, upstreams, self._telemetry, ledger)
+            self._relay = Relay(self._exchange, upstreams, self._telemetry, self._ledger)
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -141,7 +141,7 @@ class Gateway:
         elif path == "/readyz":
             await self._ready(send, request_id)
         elif path == "/metrics":
-            body = self._telemetry.exposition(self._exchange.snapshot.version)
+            body = self._telemetry.exposition(self._exchange.snapshot.version, self._ledger.lost)
             await self._answer(200, b"text/plain; version=0.0.4", body, send, request_id)
         elif path == "/v1/models" or path.startswith("/v1/models/"):
             key = self._authenticate(headers)

@@ -79,17 +79,19 @@ class Exchange:
     async def _post(self, session: aiohttp.ClientSession, leaving: bool = False) -> bytes:
         report = GatewayReport(
             gateway_id=self.gateway_id,
-            config_version=self.catalogue.version,
             snapshot_version=self.snapshot.version,
             endpoints=self._telemetry.report(time.monotonic()),
             leaving=leaving,
         )
-        body = report.model_dump_json()
-        self._telemetry.reset()
         url = f"{self.catalogue.configuration.controller.url}/v1/exchange"
-        async with session.post(url, data=body) as response:
-            response.raise_for_status()
-            return await response.read()
+        try:
+            async with session.post(url, data=report.model_dump_json()) as response:
+                response.raise_for_status()
+                return await response.read()
+        except BaseException:
+            # Twice in the controller's figures at worst, when only its answer was lost.
+            self._telemetry.not_taken(report.endpoints)
+            raise
 
     async def _once(self, session: aiohttp.ClientSession) -> None:
         snapshot = Snapshot.model_validate_json(await self._post(session))

@@ -6,20 +6,21 @@ the stream goes on to its end or ends with a typed error event; text is never re
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec import Key, Timeouts
-from orchestrator.gateway import sse
+from orchestrator.gateway import sse, usage
 from orchestrator.gateway.ejection import Ejection
 from orchestrator.gateway.errors import ApiError, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
+from orchestrator.gateway.usage import Usage
 from orchestrator.ledger.usage import UsageLedger, UsageRecord
 from orchestrator.policy.decide import Decision, decide
 from orchestrator.policy.facts import Facts
@@ -59,7 +60,7 @@ class Attempt:
     number: int
     started_s: float
     first_token_s: float | None = None
-    usage: dict[str, Any] = field(default_factory=dict)
+    usage: Usage | None = None
     chunks: int = 0
     """Content events passed on; the count of tokens when the engine gives no usage."""
     outcome: str = "cancelled"
@@ -122,7 +123,10 @@ class Relay:
 
     async def _attempt(self, call: Call, attempt: Attempt) -> None:
         endpoint = attempt.endpoint
-        self._telemetry.opened(endpoint, attempt, attempt.started_s)
+        # A whole answer shows only its end, so its wait says nothing of the first token.
+        self._telemetry.opened(
+            endpoint, attempt, attempt.started_s if call.request.stream else None
+        )
         upstream_id = (
             call.request_id if attempt.number == 1 else f"{call.request_id}-{attempt.number}"
         )
@@ -172,10 +176,9 @@ class Relay:
     async def _whole(self, call: Call, attempt: Attempt, response: Response) -> None:
         body = await response.body(self._left_s(call))
         try:
-            usage = orjson.loads(body).get("usage")
+            attempt.usage = usage.read(orjson.loads(body).get("usage"))
         except (orjson.JSONDecodeError, AttributeError):
             raise UpstreamFailed("malformed") from None
-        attempt.usage = usage if isinstance(usage, dict) else {}
         attempt.outcome = "complete"
         self._first_token(call, attempt)
         await self._start(call, attempt, b"application/json", len(body))
@@ -210,7 +213,7 @@ class Relay:
                     if kind is sse.Kind.ERROR:
                         raise UpstreamFailed("engine_error")
                     if kind is sse.Kind.USAGE:
-                        attempt.usage = sse.usage(event)
+                        attempt.usage = usage.read(sse.usage(event))
                         if not call.request.wants_usage:
                             continue
                     elif kind is sse.Kind.CONTENT:
@@ -245,10 +248,13 @@ class Relay:
         now_s = time.monotonic()
         attempt.first_token_s = now_s
         self._ejection.succeeded(attempt.endpoint)
-        # A whole answer shows only its end: its first token cannot be told.
         if call.request.stream:
             self._telemetry.first_token(
-                attempt.endpoint, attempt, call.key.workload, now_s - call.started_s
+                attempt.endpoint,
+                attempt,
+                call.key.workload,
+                now_s - attempt.started_s,
+                now_s - call.started_s,
             )
 
     async def _start(
@@ -271,18 +277,16 @@ class Relay:
         await call.send({"type": "http.response.start", "status": 200, "headers": headers})
 
     def _account(self, call: Call, attempt: Attempt, now_s: float) -> None:
-        grant, usage = attempt.grant, attempt.usage
+        grant = attempt.grant
         candidate, quote = grant.candidate, grant.quote
-        prompt_tokens = int(usage.get("prompt_tokens") or 0)
-        completion_tokens = int(usage.get("completion_tokens") or attempt.chunks)
-        details = usage.get("prompt_tokens_details") or {}
+        used = attempt.usage or Usage(0, attempt.chunks, 0)
         self._telemetry.used(
             attempt.endpoint,
             grant.workload,
             candidate.model.name,
             candidate.zone.name,
-            prompt_tokens,
-            completion_tokens,
+            used.prompt_tokens,
+            used.completion_tokens,
         )
         first_s = attempt.first_token_s
         self._ledger.append(
@@ -301,10 +305,10 @@ class Relay:
                 snapshot_version=grant.snapshot_version,
                 usd_per_gpu_hour=quote.usd_per_gpu_hour if quote else None,
                 outcome=attempt.outcome,
-                prompt_tokens=prompt_tokens,
-                cached_tokens=int(details.get("cached_tokens") or 0),
-                completion_tokens=completion_tokens,
-                usage_source="engine" if usage else "counted",
+                prompt_tokens=used.prompt_tokens,
+                cached_tokens=used.cached_tokens,
+                completion_tokens=used.completion_tokens,
+                usage_source="engine" if attempt.usage else "counted",
                 ttft_s=first_s - call.started_s if first_s and call.request.stream else None,
                 duration_s=now_s - attempt.started_s,
             )

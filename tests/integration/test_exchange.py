@@ -114,3 +114,26 @@ def test_a_gateway_says_goodbye_and_a_controller_that_fails_hinders_it_not(tmp_p
             await exchange.say_goodbye()
 
     asyncio.run(inside())
+
+
+def test_what_was_measured_while_the_controller_failed_is_reported_when_it_answers(
+    tmp_path: Path,
+) -> None:
+    async def inside() -> None:
+        async with exchanging(tmp_path) as (_, controller, telemetry):
+            controller.status = 503
+            telemetry.used("a-home/m-1", "open", "m", "onprem", 3, 4)
+            await controller.answers()
+            telemetry.used("a-home/m-1", "open", "m", "onprem", 1, 1)
+            await controller.answers()
+            controller.status = 200
+            refused = len(controller.reports)
+            await controller.answers(4)
+            taken = [
+                r.endpoints["a-home/m-1"].tokens
+                for r in controller.reports[refused:]
+                if r.endpoints
+            ]
+            assert taken == [{"open": 9}]
+
+    asyncio.run(inside())

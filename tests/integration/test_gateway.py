@@ -1,6 +1,7 @@
 """The gateway over real HTTP, in front of engines that answer as vLLM does, or fail."""
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -258,6 +259,31 @@ def test_the_limit_of_open_requests_counts_those_whose_body_is_still_coming(tmp_
                 await asyncio.sleep(0.01)
 
     run(tmp_path, test, max_open=1)
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": "3"}, {"prompt_tokens": 2**70}])
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_odd_usage_breaks_no_answer_and_is_not_charged(
+    tmp_path: Path, usage: object, stream: bool
+) -> None:
+    async def odd(request: web.Request) -> web.Response:
+        whole = {"choices": [], "usage": usage}
+        if not stream:
+            return web.json_response(text=json.dumps(whole))
+        token = {"choices": [{"delta": {"content": "a"}}]}
+        events = [json.dumps(event, separators=(",", ":")) for event in (token, token, whole)]
+        return web.Response(text="".join(f"data: {e}\n\n" for e in [*events, "[DONE]"]))
+
+    async def test(w: World) -> None:
+        async with w.post(stream=stream) as answer:
+            assert answer.status == 200
+            assert not stream or (await answer.text()).endswith("data: [DONE]\n\n")
+
+    run(tmp_path, test, home=odd)
+    rows = sqlite3.connect(tmp_path / "ledger.sqlite").execute(
+        "SELECT prompt_tokens, completion_tokens, usage_source, outcome FROM usage"
+    )
+    assert rows.fetchall() == [(0, 2 if stream else 0, "counted", "complete")]
 
 
 def test_a_request_that_calls_itself_restricted_stays_at_home(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ STALE_S = 120
 def report(gateway: str, version: int, leaving: bool = False) -> GatewayReport:
     return GatewayReport(
         gateway_id=gateway,
-        config_version="v1",
         snapshot_version=version,
         endpoints={"p/v": EndpointReport(inflight=2)},
         leaving=leaving,
