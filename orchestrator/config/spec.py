@@ -7,7 +7,7 @@ checked in `orchestrator.config.load`, where file and line are known.
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from orchestrator.config.data_class import DataClass
 
@@ -166,7 +166,7 @@ class Key(Spec):
     workload: Name
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     created_at: datetime
-    expires_at: datetime | None = None
+    expires_at: AwareDatetime | None = None
 
 
 class Weights(Spec):

@@ -24,7 +24,9 @@ def application(controller: Controller) -> web.Application:
     @web.middleware
     async def authorized(request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get("authorization", "")
-        if not token or not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        # Headers may carry bytes that are no text.
+        presented = given.encode("utf-8", "surrogateescape")
+        if not token or not hmac.compare_digest(presented, f"Bearer {token}".encode()):
             raise web.HTTPUnauthorized(text="give the controller's token as a bearer token")
         return await handler(request)
 

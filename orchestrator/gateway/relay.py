@@ -208,8 +208,8 @@ class Relay:
         committed = done = False
         try:
             while not done:
-                for event in splitter.feed(await self._chunk(call, attempt, response)):
-                    kind = sse.classify(event, committed)
+                for received in splitter.feed(await self._chunk(call, attempt, response)):
+                    kind, event = sse.read(received, committed)
                     if kind is sse.Kind.ERROR:
                         raise UpstreamFailed("engine_error")
                     if kind is sse.Kind.USAGE:
@@ -222,8 +222,11 @@ class Relay:
                             committed = True
                             self._first_token(call, attempt)
                             await self._start(call, attempt, b"text/event-stream", None)
-                    done = done or kind is sse.Kind.DONE
-                    held.append(event)
+                    if event:
+                        held.append(event)
+                    if kind is sse.Kind.DONE:
+                        done = True
+                        break
                 if committed and held:
                     await call.send(
                         {

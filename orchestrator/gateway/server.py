@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from orchestrator.gateway.app import Gateway
+from orchestrator.gateway.app import Gateway, request_id_of
 from orchestrator.gateway.errors import ApiError
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -102,7 +102,8 @@ def _answer(error: ApiError) -> bytes:
     body = error.body()
     head = (
         f"HTTP/1.1 {error.status} {reasons[error.status]}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        f"content-length: {len(body)}\r\nx-request-id: {request_id_of(None)}\r\n"
+        "connection: close\r\n\r\n"
     )
     return head.encode() + body
 

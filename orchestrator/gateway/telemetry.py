@@ -32,7 +32,7 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "orchestrator_requests",
-            "Answered requests",
+            "Requests that got an answer, whatever it was; labels are empty where nothing is known",
             ["workload", "model", "zone", "pool", "code"],
             registry=self.registry,
         )

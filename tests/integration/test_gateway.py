@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from orchestrator.gateway import upstream
+from orchestrator.gateway.relay import Relay
 from tests.integration.engines import Handler, World, text, world
 
 ANSWER = " t0 t1 t2"
@@ -261,7 +262,7 @@ def test_the_limit_of_open_requests_counts_those_whose_body_is_still_coming(tmp_
     run(tmp_path, test, max_open=1)
 
 
-@pytest.mark.parametrize("usage", [{"prompt_tokens": "3"}, {"prompt_tokens": 2**70}])
+@pytest.mark.parametrize("usage", [[1], "many", {"prompt_tokens": "3"}, {"prompt_tokens": 2**70}])
 @pytest.mark.parametrize("stream", [True, False])
 def test_an_odd_usage_breaks_no_answer_and_is_not_charged(
     tmp_path: Path, usage: object, stream: bool
@@ -284,6 +285,101 @@ def test_an_odd_usage_breaks_no_answer_and_is_not_charged(
         "SELECT prompt_tokens, completion_tokens, usage_source, outcome FROM usage"
     )
     assert rows.fetchall() == [(0, 2 if stream else 0, "counted", "complete")]
+
+
+ODD = [
+    "data: [1]",
+    'data: {"choices":[1]}',
+    'data: {"choices":[{"index":0,"delta":"x"}]}',
+    'data: {"choices":[],"usage":{',
+    "data: " + "a" * 2**20,
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+@pytest.mark.parametrize("tokens", [0, 2])
+def test_an_event_that_no_engine_should_send_is_a_failure_like_any_other(
+    tmp_path: Path, odd: str, tokens: int
+) -> None:
+    async def engine(_: web.Request) -> web.Response:
+        token = json.dumps({"choices": [{"delta": {"content": " t"}}]})
+        return web.Response(text=f"data: {token}\n\n" * tokens + f"{odd}\n\ndata: [DONE]\n\n")
+
+    async def test(w: World) -> None:
+        async with w.post(stream=True) as answer:
+            assert answer.status == 200
+            body = await answer.text()
+        if tokens:
+            assert text(body) == " t t"
+            assert '"code":"stream_interrupted"' in body
+            assert "[DONE]" not in body
+        else:
+            assert text(body) == ANSWER
+
+    run(tmp_path, test, home=engine)
+
+
+def test_every_answer_is_counted_with_labels_from_the_configuration(tmp_path: Path) -> None:
+    async def test(w: World) -> None:
+        good = {"authorization": f"Bearer {w.keys['open']}"}
+        chat = "/v1/chat/completions"
+        cases: list[tuple[str, str, dict[str, str], bytes, tuple[str, str, str]]] = [
+            ("POST", chat, {}, b"{}", ("", "", "401")),
+            ("POST", chat, good, b"{", ("open", "", "400")),
+            ("POST", chat, good, b" " * 3000, ("open", "", "413")),
+            ("POST", chat, good, b'{"model": "x", "messages": [1]}', ("open", "unknown", "404")),
+            (
+                "POST",
+                chat,
+                good,
+                b'{"model": "m", "messages": [{"content": "a"}]}',
+                ("open", "m", "200"),
+            ),
+            ("GET", chat, good, b"", ("", "", "405")),
+            ("POST", "/v1/nothing", good, b"{}", ("", "", "404")),
+        ]
+        for method, path, headers, body, (workload, model, code) in cases:
+            async with w.session.request(
+                method, w.url + path, data=body, headers=headers
+            ) as answer:
+                assert answer.status == int(code)
+            pool, zone = ("a-home", "onprem") if code == "200" else ("", "")
+            assert (
+                f'orchestrator_requests_total{{code="{code}",model="{model}",pool="{pool}",'
+                f'workload="{workload}",zone="{zone}"}} 1.0' in await w.metrics()
+            )
+
+    run(tmp_path, test)
+
+
+def test_a_failure_of_our_own_is_told_without_its_reason_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(Relay, "decide", broken)
+
+    async def test(w: World) -> None:
+        async with w.post() as answer:
+            assert answer.status == 500
+            assert "secret" not in await answer.text()
+        assert 'code="500",model="m",pool="",workload="open"' in await w.metrics()
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_there_is_nothing_at_an_unknown_path_whatever_the_method(
+    tmp_path: Path, method: str
+) -> None:
+    async def test(w: World) -> None:
+        async with w.session.request(method, f"{w.url}/v1/nothing") as answer:
+            assert answer.status == 404
+        async with w.session.request("DELETE", f"{w.url}/v1/models") as answer:
+            assert answer.status == 405
+
+    run(tmp_path, test)
 
 
 def test_a_request_that_calls_itself_restricted_stays_at_home(tmp_path: Path) -> None:

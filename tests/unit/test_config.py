@@ -143,6 +143,18 @@ def test_a_pool_that_somebody_else_runs_is_always_there(tmp_path: Path) -> None:
     assert "min_replicas: 1" in problem
 
 
+def test_a_key_expires_at_a_moment_and_not_at_some_clock_time(tmp_path: Path) -> None:
+    keys = "keys:\n  - id: aaaaaaaa\n    workload: assistant\n    sha256: '" + "0" * 64 + "'"
+    keys += "\n    created_at: 2026-01-01T00:00:00Z\n    expires_at: 2027-01-01T00:00:00"
+    directory = copy(tmp_path)
+    (directory / "keys.yaml").write_text(f"{keys}\n")
+    (problem,) = problems(directory)
+    assert problem.startswith("keys.yaml:6: keys[0].expires_at:")
+    assert "timezone" in problem
+    (directory / "keys.yaml").write_text(f"{keys}Z\n")
+    assert load(directory).configuration.keys
+
+
 def test_an_empty_directory_says_what_to_give(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path)
     assert "give a configuration directory" in problem

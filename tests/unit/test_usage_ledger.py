@@ -50,6 +50,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 def written(path: Path) -> list[str]:
     with sqlite3.connect(path) as connection:
+        if not connection.execute("SELECT name FROM sqlite_master").fetchall():
+            return []
         return [row[0] for row in connection.execute("SELECT request_id FROM usage")]
 
 
