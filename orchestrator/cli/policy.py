@@ -10,7 +10,7 @@ import typer
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.table import Table
 
-from orchestrator.cli.app import Json, app, configuration_error, out, print_json, refuse
+from orchestrator.cli.app import Json, app, configuration_error, err, out, print_json, refuse
 from orchestrator.cli.options import Config
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.load import ConfigurationError, Loaded, load, state_directory
@@ -77,6 +77,15 @@ def explain(
         known = ", ".join(catalogue.workloads)
         raise refuse(f"{request}:1: no workload '{asked.workload}'; there are: {known}", 2)
     snapshot, live = _snapshot(loaded, catalogue)
+    if snapshot.config_version != loaded.version:
+        err.print(
+            f"{config} is version {loaded.version}, and the stack runs {snapshot.config_version}: "
+            "this is what it would decide when it is restarted",
+            style="yellow",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     decision = decide(
         Facts(
             workload=asked.workload,

@@ -17,7 +17,7 @@ class Named(Protocol):
 
 def check(c: Configuration) -> list[Finding]:
     """Every contradiction, with its place in the document. Later checks assume earlier ones."""
-    findings = [*_duplicates(c), *_unknown_names(c)]
+    findings = [*_duplicates(c), *_unknown_names(c), *_urls(c)]
     return findings or [*_pools_and_clusters(c), *_workloads(c)]
 
 
@@ -93,6 +93,21 @@ def _names(items: Sequence[Named]) -> list[str]:
     return [item.name for item in items]
 
 
+def _urls(c: Configuration) -> Iterator[Finding]:
+    urls: list[tuple[Place, str | None]] = [
+        (("gateway", "url"), c.gateway.url),
+        (("controller", "url"), c.controller.url),
+    ]
+    for i, cluster in enumerate(c.clusters):
+        urls.append((("clusters", i, "url"), cluster.url))
+        urls.append((("clusters", i, "dashboard_url"), cluster.dashboard_url))
+    for place, url in urls:
+        try:
+            _ = urlsplit(url or "").port
+        except ValueError as error:
+            yield place, f"not a URL: {error}; write http://HOST:PORT"
+
+
 def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
     place: Place
     clusters = {x.name: x for x in c.clusters}
@@ -104,6 +119,8 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
                 ("clusters", i),
                 f"openai cluster '{cluster.name}' takes no launch, no dashboard_url",
             )
+        if cluster.kind == "openai" and cluster.url.rstrip("/").endswith("/v1"):
+            yield ("clusters", i, "url"), "every path begins with /v1 already; leave it out here"
         for other in c.clusters[:i]:
             if cluster.launch is None or other.launch is None:
                 continue
@@ -143,6 +160,7 @@ def _workloads(c: Configuration) -> Iterator[Finding]:
     zone_of_cluster = {x.name: x.zone for x in c.clusters}
     zone_of_pool = {p.name: zones[zone_of_cluster[p.cluster]] for p in c.pools}
     runs = {m.name: {pool for variant in m.variants for pool in variant.pools} for m in c.models}
+    always = {p.name: p.min_replicas for p in c.pools}
     bursting = {pool: w.name for w in c.workloads if w.burst for pool in w.burst.pools}
     for i, workload in enumerate(c.workloads):
         pools = set().union(*(runs[m] for m in workload.models))
@@ -158,6 +176,12 @@ def _workloads(c: Configuration) -> Iterator[Finding]:
                 ("workloads", i),
                 f"workload '{workload.name}' is unreachable: no home pool that runs its models "
                 f"lies in an allowed zone that may hold {workload.data_class.label} data",
+            )
+        elif not any(always[pool] for pool in holding):
+            yield (
+                ("workloads", i),
+                f"workload '{workload.name}' has no replica at home: nothing but a burst scales up "
+                f"a pool; give one of {', '.join(sorted(holding))} a min_replicas above 0",
             )
         for pool in sorted(holding & bursting.keys()):
             yield (
