@@ -34,9 +34,7 @@ async def serve(directory: Path, fresh: bool) -> None:
         fleet = Fleet(catalogue, session)
         path = state_directory() / "controller.json"
         if fresh:
-            memory = Memory.read(path)
-            memory.forget_fleet()
-            memory.write(path)
+            Memory.read(path, fresh=True).write(path)
         controller = Controller(catalogue, fleet, path, time.time())
         runner = web.AppRunner(application(controller), access_log=None)
         await runner.setup()
