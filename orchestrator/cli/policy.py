@@ -20,6 +20,7 @@ from orchestrator.policy.decide import decide
 from orchestrator.policy.explain import explain as explained
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.snapshot import EndpointState, Snapshot
+from orchestrator.policy.view import View
 
 
 @app.command()
@@ -77,16 +78,13 @@ def explain(
         known = ", ".join(catalogue.workloads)
         raise refuse(f"{request}:1: no workload '{asked.workload}'; there are: {known}", 2)
     snapshot, live = _snapshot(loaded, catalogue)
-    decision = decide(
-        Facts(
-            workload=asked.workload,
-            model=asked.model,
-            data_class=asked.data_class,
-            total_tokens=asked.max_tokens,
-        ),
-        catalogue,
-        snapshot,
+    facts = Facts(
+        workload=asked.workload,
+        model=asked.model,
+        claimed=asked.data_class,
+        max_tokens=asked.max_tokens,
     )
+    decision = decide(facts, View(catalogue, snapshot))
     result = explained(decision)
     if as_json:
         print_json(result)

@@ -6,7 +6,7 @@ Every problem is reported as `path:line: message`, all of them at once.
 import difflib
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,15 +14,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.config.inherit import BrokenInheritance, Place, resolve
 from orchestrator.config.keys import FILE as KEYS_FILE
 from orchestrator.config.references import check
 from orchestrator.config.spec import Configuration
 
 MAX_FILE_BYTES = 2 * 1024 * 1024
 MAX_DEPTH = 20
-
-Place = tuple[str | int, ...]
-"""A path into the whole document, such as ("pools", 0, "name")."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,8 @@ class Loaded:
     configuration: Configuration
     version: str
     directory: Path
+    inherited: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By workload, the profile that each inherited field comes from."""
 
 
 def state_directory() -> Path:
@@ -58,8 +58,9 @@ def state_directory() -> Path:
     return Path(os.environ.get("ORCHESTRATOR_STATE", ".orchestrator")).absolute()
 
 
-def load(directory: Path) -> Loaded:
-    """Raises ConfigurationError."""
+def load(directory: Path, base: Path | None = None) -> Loaded:
+    """`base` is the folder that relative paths start at, when the files are a copy of those that
+    stand there. Raises ConfigurationError."""
     directory = directory.absolute()
     files = sorted(
         f
@@ -70,7 +71,7 @@ def load(directory: Path) -> Loaded:
         raise ConfigurationError(
             [Problem(directory, 1, "no YAML files here; give a configuration directory")]
         )
-    reading = _Reading()
+    reading = _Reading(base)
     digest = hashlib.sha256()
     for file in files:
         content = reading.read(file)
@@ -79,7 +80,10 @@ def load(directory: Path) -> Loaded:
     if reading.problems:
         raise ConfigurationError(reading.problems)
     try:
+        inherited = resolve(reading.document, reading.origins)
         configuration = Configuration.model_validate(reading.document)
+    except BrokenInheritance as error:
+        raise ConfigurationError([reading.problem(error.place, str(error))]) from None
     except ValidationError as error:
         raise ConfigurationError(
             [reading.problem(e["loc"], _sentence(e)) for e in error.errors()]
@@ -87,23 +91,25 @@ def load(directory: Path) -> Loaded:
     problems = [reading.problem(place, message) for place, message in check(configuration)]
     if problems:
         raise ConfigurationError(problems)
-    return Loaded(configuration, digest.hexdigest()[:12], directory)
+    return Loaded(configuration, digest.hexdigest()[:12], directory, inherited)
 
 
 class _Reading:
     """One document gathered from many files, with the origin of every node."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: Path | None) -> None:
         self.document: dict[str, Any] = {}
         self.problems: list[Problem] = []
-        self._origins: dict[Place, tuple[Path, int]] = {}
+        self.origins: dict[Place, tuple[Path, int]] = {}
+        self._base = base
         self._last: Path = Path()
+        self._constructor = yaml.constructor.SafeConstructor()
 
     def problem(self, place: Place, message: str) -> Problem:
         """At the nearest node that exists in a file."""
-        while place and place not in self._origins:
+        while place and place not in self.origins:
             place = place[:-1]
-        path, line = self._origins.get(place, (self._last, 1))
+        path, line = self.origins.get(place, (self._last, 1))
         return Problem(path, line, message)
 
     def read(self, file: Path) -> bytes:
@@ -139,20 +145,20 @@ class _Reading:
                 items = self.document.setdefault(section, [])
                 if not isinstance(items, list):
                     raise _Refused(key, f"'{section}' is a single object elsewhere")
-                self._origins.setdefault((section,), (file, key.start_mark.line + 1))
+                self.origins.setdefault((section,), (file, key.start_mark.line + 1))
                 for item in node.value:
                     items.append(self._value(file, item, (section, len(items)), 1))
             elif section in self.document:
-                path, line = self._origins[(section,)]
+                path, line = self.origins[(section,)]
                 raise _Refused(key, f"'{section}' is set at {_short(path)}:{line} already")
             else:
-                self._origins[(section,)] = (file, key.start_mark.line + 1)
+                self.origins[(section,)] = (file, key.start_mark.line + 1)
                 self.document[section] = self._value(file, node, (section,), 1)
 
     def _value(self, file: Path, node: yaml.Node, place: Place, depth: int) -> Any:
         if depth > MAX_DEPTH:
             raise _Refused(node, f"nested deeper than {MAX_DEPTH} levels")
-        self._origins.setdefault(place, (file, node.start_mark.line + 1))
+        self.origins.setdefault(place, (file, node.start_mark.line + 1))
         if isinstance(node, yaml.SequenceNode):
             return [self._value(file, v, (*place, i), depth + 1) for i, v in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
@@ -161,67 +167,52 @@ class _Reading:
                 name = str(key.value)
                 if name in found:
                     raise _Refused(key, f"'{name}' stands here twice; keep one")
-                self._origins[(*place, name)] = (file, key.start_mark.line + 1)
+                self.origins[(*place, name)] = (file, key.start_mark.line + 1)
                 found[name] = self._value(file, value, (*place, name), depth + 1)
             return found
         return self._scalar(file, node, place)
 
     def _scalar(self, file: Path, node: yaml.Node, place: Place) -> Any:
-        value = yaml.SafeLoader("").construct_object(node)
+        try:
+            value = self._constructor.construct_object(node)
+        except ValueError as error:
+            raise _Refused(node, f"{error}; put it in quotes if it is text") from None
         is_path = place[-1] == "weights" or (place[0] == "price_feeds" and place[-1] == "file")
         if not is_path or not isinstance(value, str):
             return value
         value = value.replace("${ORCHESTRATOR_STATE}", str(state_directory()))
         if value.startswith(("./", "../")) or place[-1] == "file":
-            value = str((file.parent / value).resolve())
+            value = str(((self._base or file.parent) / value).resolve())
         if place[-1] == "file" and not Path(value).is_file():
             raise _Refused(node, f"no file at {value}; give the path of a price CSV")
         return value
 
 
 class _Refused(Exception):
-    def __init__(self, node: yaml.Node, message: str) -> None:
+    def __init__(self, at: yaml.Node | yaml.Event, message: str) -> None:
         super().__init__(message)
-        self.line = node.start_mark.line + 1
-
-
-class _Composer(yaml.SafeLoader):
-    """Composes nodes, refusing what a reviewed file has no use for."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(
-                None, None, "aliases are not taken; write it out", event.start_mark
-            )
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if getattr(event, "anchor", None):
-            raise yaml.composer.ComposerError(
-                None, None, "anchors are not taken; write it out", event.start_mark
-            )
-        if getattr(event, "tag", None):
-            raise yaml.composer.ComposerError(
-                None, None, f"the tag {event.tag} is not taken; leave it out", event.start_mark
-            )
-        self.depth += 1
-        if self.depth > MAX_DEPTH + 5:
-            raise yaml.composer.ComposerError(
-                None, None, f"nested deeper than {MAX_DEPTH} levels", event.start_mark
-            )
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
+        self.line = at.start_mark.line + 1 if at.start_mark else 1
 
 
 def _compose(text: str) -> yaml.Node | None:
-    loader = _Composer(text)
-    try:
-        node: yaml.Node | None = loader.get_single_node()
-        return node
-    finally:
-        loader.dispose()
+    """The nodes of one document, refusing what a reviewed file has no use for."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        refused = None
+        if isinstance(event, yaml.AliasEvent):
+            refused = "aliases are not taken; write it out"
+        elif getattr(event, "anchor", None):
+            refused = "anchors are not taken; write it out"
+        elif tag := getattr(event, "tag", None):
+            refused = f"the tag {tag} is not taken; leave it out"
+        elif depth > MAX_DEPTH:
+            refused = f"nested deeper than {MAX_DEPTH} levels"
+        if refused:
+            raise _Refused(event, refused)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+    node: yaml.Node | None = yaml.compose(text, Loader=yaml.CSafeLoader)
+    return node
 
 
 def _sentence(error: ErrorDetails) -> str:

@@ -114,8 +114,12 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
                 place = ("clusters", i, "launch", "node_ip_address")
                 yield place, f"cluster '{other.name}' has this address; take another 127.0.0.x"
     for i, pool in enumerate(c.pools):
-        if (pool.price.fixed_usd_per_gpu_hour is None) == (pool.price.feed is None):
-            yield ("pools", i, "price"), "give either fixed_usd_per_gpu_hour or feed"
+        price = pool.price
+        if (
+            sum(p is not None for p in (price.fixed_usd_per_gpu_hour, price.feed, price.tokens))
+            != 1
+        ):
+            yield ("pools", i, "price"), "give one of fixed_usd_per_gpu_hour, feed and tokens"
         if pool.min_replicas > pool.max_replicas:
             yield ("pools", i, "min_replicas"), f"above max_replicas, {pool.max_replicas}; lower it"
         if clusters[pool.cluster].kind == "openai" and pool.min_replicas < 1:

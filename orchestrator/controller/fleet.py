@@ -7,7 +7,8 @@ from typing import Any
 
 import aiohttp
 
-from orchestrator.policy.catalogue import Candidate, Catalogue
+from orchestrator.policy.candidate import Candidate
+from orchestrator.policy.catalogue import Catalogue
 from orchestrator.pools.ray import PoolError, RayPools, Replicas
 from orchestrator.signals.engine import EngineMetrics
 
