@@ -99,7 +99,7 @@ def _powers(base: int) -> Fingerprints:
 
 
 def _plain(text: str) -> bytes:
-    """Letters and digits alone, in lower case: quote marks, line breaks and spacing do not matter."""
+    """Letters and digits alone, in lower case: quote marks and line breaks do not matter."""
     if text.isascii():
         return text.lower().encode().translate(None, _NOT_ALPHANUMERIC)
     kept = "".join(character for character in text.casefold() if character.isalnum())
