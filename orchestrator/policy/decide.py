@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec import Weights
@@ -30,7 +31,7 @@ class Verdict:
     score: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Decision:
     grant: Grant | None
     data_class: DataClass
@@ -38,11 +39,23 @@ class Decision:
     policy_version: str
     question: Question | None
     """None for a model that the workload does not have."""
+    passes: Bools | None = None
+    total: Floats | None = None
+    """The weighted sum of scores, where it passes. Both None where nothing was left to look at."""
 
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Every candidate, with why."""
         return _verdicts(self.question) if self.question is not None else ()
+
+    def candidates_digest(self) -> str:
+        """A hash over every candidate, what became of it and its score."""
+        if self.question is None:
+            return ""
+        digest = blake2b(self.question.selection.digest, digest_size=16)
+        if self.passes is not None and self.total is not None:
+            digest.update(self.passes.tobytes() + self.total.tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def denied(self) -> str | None:
@@ -89,7 +102,7 @@ def decide(facts: Facts, view: View) -> Decision:
     total[~passes] = NEVER
     best = total.argmin()
     if not passes[best]:
-        return Decision(None, data_class, catalogue.version, question)
+        return Decision(None, data_class, catalogue.version, question, passes, total)
     candidate = selection.candidates[best]
     key = grant.seal(
         candidate,
@@ -99,7 +112,7 @@ def decide(facts: Facts, view: View) -> Decision:
         view.snapshot.version,
         view.snapshot.quotes.get(candidate.pool.name),
     )
-    return Decision(key, data_class, catalogue.version, question)
+    return Decision(key, data_class, catalogue.version, question, passes, total)
 
 
 def _passes(question: Question) -> Bools:
@@ -115,13 +128,11 @@ def _passes(question: Question) -> Bools:
 def _total(question: Question, weights: Weights) -> Floats:
     total: Floats | None = None
     for name, module in SCORES:
-        score = module.score(question)
-        if score is not None:
-            weighted = score * getattr(weights, name)
-            if total is None:
-                total = weighted
-            else:
-                total += weighted
+        score = module.score(question, getattr(weights, name))
+        if total is None:
+            total = score
+        elif score is not None:
+            total += score
     assert total is not None, "latency is always scored"
     return total
 
@@ -131,7 +142,7 @@ def _verdicts(question: Question) -> tuple[Verdict, ...]:
     verdicts = [Verdict(r.candidate, r.code, r.sentence, None) for r in selection.rejected]
     masks = [(code, c, c.feasible(question)) for code, c in MOMENTARY]
     weights = question.view.catalogue.configuration.policy.weights
-    parts = {name: module.score(question) for name, module in SCORES}
+    parts = {name: module.score(question, getattr(weights, name)) for name, module in SCORES}
     total = _total(question, weights)
     for position, candidate in enumerate(selection.candidates):
         for code, constraint, mask in masks:

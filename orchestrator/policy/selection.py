@@ -5,6 +5,7 @@ Depends on the configuration alone, so it is worked out once; what a decision ad
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 
@@ -30,6 +31,8 @@ class Selection:
     candidates: tuple[Candidate, ...]
     """Those that no lasting constraint rejects, in the order in which ties are broken."""
     rejected: tuple[Rejection, ...]
+    digest: bytes
+    """Of both."""
     numbers: Ints
     """Their numbers in the catalogue."""
     position: dict[str, int]
@@ -80,6 +83,7 @@ def select(
         workload=workload,
         candidates=tuple(kept),
         rejected=tuple(rejected),
+        digest=_digest(kept, rejected),
         numbers=np.array([c.number for c in kept], np.int64),
         position={c.endpoint: position for position, c in enumerate(kept)},
         max_model_len=np.array([c.variant.max_model_len for c in kept], np.int64),
@@ -98,6 +102,11 @@ def select(
         itl_alone_s=np.array([c.performance.itl_s if c.performance else 0 for c in kept]),
         itl_growth_s=np.array([_itl_growth_s(c) for c in kept]),
     )
+
+
+def _digest(kept: list[Candidate], rejected: list[Rejection]) -> bytes:
+    lines = [*(c.endpoint for c in kept), *(f"{r.candidate.endpoint} {r.code}" for r in rejected)]
+    return blake2b("\n".join(lines).encode(), digest_size=16).digest()
 
 
 def _itl_growth_s(candidate: Candidate) -> float:

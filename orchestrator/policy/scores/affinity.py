@@ -6,11 +6,11 @@ from orchestrator.policy.arrays import Floats
 from orchestrator.policy.question import Question
 
 
-def score(q: Question) -> Floats | None:
+def score(q: Question, weight: float) -> Floats | None:
     if not q.facts.affinity:
         return None
-    missing = np.ones(len(q.selection.candidates))
+    missing = np.full(len(q.selection.candidates), weight)
     for endpoint, share in q.facts.affinity.items():
         if endpoint in q.selection.position:
-            missing[q.selection.position[endpoint]] = 1.0 - share
+            missing[q.selection.position[endpoint]] = weight * (1.0 - share)
     return missing

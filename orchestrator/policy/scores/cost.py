@@ -9,14 +9,14 @@ from orchestrator.policy.arrays import Floats
 from orchestrator.policy.question import Question
 
 
-def score(q: Question) -> Floats | None:
+def score(q: Question, weight: float) -> Floats | None:
     if q.selection.metered is None:
         return None
     ceiling = q.selection.workload.price_ceiling
     if ceiling.usd_per_million_tokens is not None:
-        share = q.usd_per_million_tokens / ceiling.usd_per_million_tokens
+        share = q.usd_per_million_tokens * (weight / ceiling.usd_per_million_tokens)
     elif ceiling.usd_per_gpu_hour is not None:
-        share = q.usd_per_gpu_hour / ceiling.usd_per_gpu_hour
+        share = q.usd_per_gpu_hour * (weight / ceiling.usd_per_gpu_hour)
     else:
-        share = np.ones_like(q.load)
+        share = np.full_like(q.load, weight)
     return np.where(q.selection.metered, share, 0.0)

@@ -4,5 +4,5 @@ from orchestrator.policy.arrays import Floats
 from orchestrator.policy.question import Question
 
 
-def score(q: Question) -> Floats:
-    return q.taken
+def score(q: Question, weight: float) -> Floats:
+    return q.taken * weight

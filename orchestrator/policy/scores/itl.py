@@ -5,11 +5,11 @@ from orchestrator.policy.arrays import Floats
 from orchestrator.policy.question import Question
 
 
-def score(q: Question) -> Floats | None:
+def score(q: Question, weight: float) -> Floats | None:
     objective_s = q.selection.workload.slo.itl_p95_s
     if objective_s is None:
         return None
     expected_s: Floats = q.taken * q.selection.itl_growth_s
     expected_s += q.selection.itl_alone_s
-    expected_s /= objective_s
+    expected_s *= weight / objective_s
     return expected_s

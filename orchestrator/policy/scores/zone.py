@@ -4,5 +4,6 @@ from orchestrator.policy.arrays import Floats
 from orchestrator.policy.question import Question
 
 
-def score(q: Question) -> Floats | None:
-    return q.selection.outside_preferred
+def score(q: Question, weight: float) -> Floats | None:
+    outside = q.selection.outside_preferred
+    return None if outside is None else outside * weight
