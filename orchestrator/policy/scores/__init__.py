@@ -1,5 +1,5 @@
-"""Scores, one a module: `score(question, weight)` is zero at best and about `weight` where it starts
-to hurt, for each candidate; None where it is the same for all. What it returns may be added to.
+"""Scores, one a module: `score(question, weight)` is, for each candidate, zero at best and about
+`weight` where it starts to hurt; None where it is the same for all. The caller may add to it.
 
 The lowest sum wins; of equal sums, the endpoint whose name comes first.
 """
