@@ -44,4 +44,4 @@ def configuration_error(error: ConfigurationError, as_json: bool) -> typer.Exit:
     return refuse(error)
 
 
-from orchestrator.cli import demo, keys, policy, replay, simulate_engine, stack  # noqa: E402, F401
+from orchestrator.cli import audit, demo, keys, policy, replay, simulate_engine, stack  # noqa: E402, F401
