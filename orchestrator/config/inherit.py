@@ -4,45 +4,96 @@ An heir's own fields win whole; what it leaves out comes from its profile, then 
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import dropwhile
+from operator import ne
 from typing import Any
+
+from orchestrator.config.spec import Workload
 
 Place = tuple[str | int, ...]
 """A path into the whole document, such as ("pools", 0, "name")."""
-Origins = dict[Place, Any]
 
-OWN = ("name", "inherits")
-
-
-class BrokenInheritance(Exception):
-    """An heir whose profile does not exist, or inherits from itself."""
-
-    def __init__(self, place: Place, message: str) -> None:
-        super().__init__(message)
-        self.place = place
+INHERITABLE = Workload.model_fields.keys() - {"name", "inherits"}
 
 
-def resolve(document: Mapping[str, Any], origins: Origins) -> dict[str, dict[str, str]]:
-    """Completes the workloads of the document in place; `origins` then knows where each inherited
-    value stands. Returns, by workload, the profile of each inherited field.
+@dataclass
+class Inheritance:
+    taken: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By workload, the profile of each inherited field."""
+    broken: list[tuple[Place, str]] = field(default_factory=list)
+    """Heirs whose profile does not exist, and circles of profiles."""
+    moved: dict[Place, Place] = field(default_factory=dict)
+    """From each inherited field to where it stands."""
 
-    Raises BrokenInheritance.
-    """
-    profiles = list(_mappings(document, "profiles"))
-    by_name = {p.get("name"): (number, p) for number, p in profiles}
-    inherited_places = _places_by_field(origins)
-    for number, profile in profiles:
-        list(_line(profile, ("profiles", number), by_name))
-    taken: dict[str, dict[str, str]] = {}
+    def origin(self, place: Place) -> Place:
+        """Where the value at this place was written."""
+        return self.moved.get(place[:3], place[:3]) + place[3:]
+
+
+def resolve(document: Mapping[str, Any]) -> Inheritance:
+    """Completes the workloads of the document in place."""
+    result = Inheritance()
+    profiles = dict(_mappings(document, "profiles"))
+    numbers = {
+        profile["name"]: number
+        for number, profile in profiles.items()
+        if isinstance(profile.get("name"), str)
+    }
+    fields = _fields(profiles, numbers, result.broken)
     for number, workload in _mappings(document, "workloads"):
-        for source, profile in _line(workload, ("workloads", number), by_name):
-            for field, value in profile.items():
-                if field in OWN or field in workload:
-                    continue
-                workload[field] = value
-                taken.setdefault(str(workload.get("name")), {})[field] = str(profile["name"])
-                for rest, origin in inherited_places.get((source, field), ()):
-                    origins[("workloads", number, field, *rest)] = origin
-    return taken
+        parent = _parent(workload, ("workloads", number), numbers, result.broken)
+        for name, source in fields.get(parent, {}).items():
+            if name in workload:
+                continue
+            workload[name] = profiles[source][name]
+            result.moved["workloads", number, name] = ("profiles", source, name)
+            taken = result.taken.setdefault(str(workload.get("name")), {})
+            taken[name] = profiles[source]["name"]
+    return result
+
+
+def _fields(
+    profiles: Mapping[int, dict[str, Any]],
+    numbers: Mapping[str, int],
+    broken: list[tuple[Place, str]],
+) -> dict[int | None, dict[str, int]]:
+    """By profile, the profile that each field of its heirs comes from."""
+    found: dict[int | None, dict[str, int]] = {None: {}}
+    for start in profiles:
+        line: dict[int, None] = {}
+        ahead: int | None = start
+        while ahead is not None and ahead not in found and ahead not in line:
+            line[ahead] = None
+            ahead = _parent(profiles[ahead], ("profiles", ahead), numbers, broken)
+        if ahead in line:
+            last = next(reversed(line))
+            circle = [*dropwhile(partial(ne, ahead), line), ahead]
+            names = " inherits ".join(profiles[n]["name"] for n in circle)
+            broken.append((("profiles", last, "inherits"), f"a circle: {names}; break it"))
+            ahead = None
+        inherited = found[ahead]
+        for number in reversed(line):
+            own = dict.fromkeys(profiles[number].keys() & INHERITABLE, number)
+            inherited = found[number] = inherited | own
+    return found
+
+
+def _parent(
+    heir: Mapping[str, Any],
+    place: Place,
+    numbers: Mapping[str, int],
+    broken: list[tuple[Place, str]],
+) -> int | None:
+    name = heir.get("inherits")
+    if name is None:
+        return None
+    if isinstance(name, str) and name in numbers:
+        return numbers[name]
+    known = ", ".join(numbers) or "none"
+    broken.append(((*place, "inherits"), f"profile '{name}' is not defined; defined are: {known}"))
+    return None
 
 
 def _mappings(document: Mapping[str, Any], section: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -50,32 +101,3 @@ def _mappings(document: Mapping[str, Any], section: str) -> Iterator[tuple[int, 
     for number, item in enumerate(items if isinstance(items, list) else ()):
         if isinstance(item, dict):
             yield number, item
-
-
-def _line(
-    heir: Mapping[str, Any], place: Place, by_name: Mapping[Any, tuple[int, dict[str, Any]]]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The profiles that an heir inherits from, the nearest first."""
-    seen: list[str] = []
-    while "inherits" in heir:
-        name = heir["inherits"]
-        at: Place = (*place, "inherits")
-        if name in seen:
-            chain = " inherits ".join([*seen[seen.index(name) :], name])
-            raise BrokenInheritance(at, f"a circle: {chain}; break it")
-        if not isinstance(name, str) or name not in by_name:
-            known = ", ".join(str(n) for n in by_name) or "none"
-            raise BrokenInheritance(at, f"profile '{name}' is not defined; defined are: {known}")
-        seen.append(name)
-        number, heir = by_name[name]
-        place = ("profiles", number)
-        yield number, by_name[name][1]
-
-
-def _places_by_field(origins: Origins) -> dict[tuple[int, str], list[tuple[Place, Any]]]:
-    found: dict[tuple[int, str], list[tuple[Place, Any]]] = {}
-    for place, origin in origins.items():
-        match place:
-            case ("profiles", int(number), str(field), *rest):
-                found.setdefault((number, field), []).append((tuple(rest), origin))
-    return found

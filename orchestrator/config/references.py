@@ -1,6 +1,7 @@
 """Checks across the configuration: everything named exists, and nothing contradicts."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -8,6 +9,9 @@ from orchestrator.config.spec import Configuration, Workload, Zone
 
 Place = tuple[str | int, ...]
 Finding = tuple[Place, str]
+
+MOST_NAMES = 20
+"""Of those that a message lists."""
 
 
 class Named(Protocol):
@@ -27,6 +31,7 @@ def _duplicates(c: Configuration) -> Iterator[Finding]:
         "clusters": c.clusters,
         "pools": c.pools,
         "models": c.models,
+        "profiles": c.profiles,
         "workloads": c.workloads,
         "price_feeds": c.price_feeds,
     }
@@ -54,13 +59,14 @@ def _unknown_names(c: Configuration) -> Iterator[Finding]:
     place: Place
     zones, clusters = _names(c.zones), _names(c.clusters)
     pools, models = _names(c.pools), _names(c.models)
+    feeds, workloads = _names(c.price_feeds), _names(c.workloads)
     for i, cluster in enumerate(c.clusters):
         yield from _unknown("zone", [cluster.zone], zones, ("clusters", i, "zone"))
     for i, pool in enumerate(c.pools):
         yield from _unknown("cluster", [pool.cluster], clusters, ("pools", i, "cluster"))
         if pool.price.feed is not None:
             place = ("pools", i, "price", "feed")
-            yield from _unknown("price feed", [pool.price.feed], _names(c.price_feeds), place)
+            yield from _unknown("price feed", [pool.price.feed], feeds, place)
     for m, model in enumerate(c.models):
         for v, variant in enumerate(model.variants):
             place = ("models", m, "variants", v, "pools")
@@ -74,23 +80,22 @@ def _unknown_names(c: Configuration) -> Iterator[Finding]:
             place = ("workloads", i, "burst", "pools")
             yield from _unknown("pool", workload.burst.pools, pools, place)
     for i, key in enumerate(c.keys):
-        yield from _unknown(
-            "workload", [key.workload], _names(c.workloads), ("keys", i, "workload")
-        )
+        yield from _unknown("workload", [key.workload], workloads, ("keys", i, "workload"))
     yield from _unknown("cluster", [c.gateway.cluster], clusters, ("gateway", "cluster"))
 
 
-def _unknown(kind: str, used: Iterable[str], known: list[str], place: Place) -> Iterator[Finding]:
+def _unknown(
+    kind: str, used: Iterable[str], known: dict[str, None], place: Place
+) -> Iterator[Finding]:
     for name in used:
         if name not in known:
-            yield (
-                place,
-                f"{kind} '{name}' is not defined; defined are: {', '.join(known) or 'none'}",
-            )
+            listed = ", ".join(islice(known, MOST_NAMES))
+            more = ", ..." if len(known) > MOST_NAMES else ""
+            yield place, f"{kind} '{name}' is not defined; defined are: {listed or 'none'}{more}"
 
 
-def _names(items: Sequence[Named]) -> list[str]:
-    return [item.name for item in items]
+def _names(items: Sequence[Named]) -> dict[str, None]:
+    return {item.name: None for item in items}
 
 
 def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
