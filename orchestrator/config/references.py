@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from orchestrator.config.spec import Configuration, Workload, Zone
@@ -26,7 +26,7 @@ def check(c: Configuration) -> list[Finding]:
 
 
 def _duplicates(c: Configuration) -> Iterator[Finding]:
-    sections: dict[str, Sequence[Named]] = {
+    sections: dict[str, Sequence[Any]] = {
         "zones": c.zones,
         "clusters": c.clusters,
         "pools": c.pools,

@@ -76,7 +76,7 @@ Profile = create_model(
     __base__=Spec,
     __doc__="Fields of a workload, under a name, for workloads and profiles to inherit. A field "
     "that the heir sets itself replaces this one whole.",
-    name=(Name, ...),
+    name=(Name, Field(description="how heirs refer to it")),
     inherits=(Name | None, Field(default=None, description="another profile")),
     **{
         name: _optional(field)
@@ -89,14 +89,17 @@ Profile = create_model(
 class Configuration(Spec):
     """The whole of a configuration directory."""
 
-    zones: list[Zone] = Field(min_length=1)
-    clusters: list[Cluster] = Field(min_length=1)
-    pools: list[Pool] = Field(min_length=1)
-    models: list[Model] = Field(min_length=1)
-    profiles: list[Profile] = Field(default=[])
-    workloads: list[Workload] = Field(min_length=1)
-    price_feeds: list[PriceFeed] = Field(default=[])
-    keys: list[Key] = Field(default=[])
-    policy: Policy = Policy()
-    gateway: Gateway
-    controller: Controller
+    zones: list[Zone] = Field(min_length=1, description="trust boundaries")
+    clusters: list[Cluster] = Field(min_length=1, description="what stands in them")
+    pools: list[Pool] = Field(min_length=1, description="accelerators of the clusters")
+    models: list[Model] = Field(min_length=1, description="what can be asked for")
+    profiles: list[Profile] = Field(default=[], description="what workloads have in common")
+    workloads: list[Workload] = Field(min_length=1, description="who may ask, and on what terms")
+    price_feeds: list[PriceFeed] = Field(default=[], description="prices that change")
+    keys: list[Key] = Field(
+        default=[],
+        description="written by `orchestrator keys` into keys.yaml, and read there alone",
+    )
+    policy: Policy = Field(default=Policy(), description="what holds for every workload")
+    gateway: Gateway = Field(description="the endpoint")
+    controller: Controller = Field(description="what scales the pools")

@@ -24,9 +24,11 @@ class Performance(Spec):
 class Variant(Spec):
     """What a replica actually runs."""
 
-    name: Name
+    name: Name = Field(description="unique among all variants; part of the endpoint's name")
     weights: str = Field(description="path or hub id; a relative path starts at this file's folder")
-    quantization: Literal["none", "fp8", "awq", "gptq", "int8"] = "none"
+    quantization: Literal["none", "fp8", "awq", "gptq", "int8"] = Field(
+        default="none", description="of the weights, as vLLM calls it"
+    )
     lora: str | None = Field(
         default=None, description="adapter on these weights: path or hub id; see `served_name`"
     )
@@ -38,7 +40,7 @@ class Variant(Spec):
     quality: Share = Field(
         default=1.0, description="between variants of one model; compare with `min_quality`"
     )
-    pools: list[Name] = Field(min_length=1)
+    pools: list[Name] = Field(min_length=1, description="that run it")
     max_model_len: int = Field(ge=1, description="context length in tokens")
     max_num_seqs: int = Field(ge=1, description="sequences that one replica decodes at once")
     performance: list[Performance] = Field(
@@ -53,5 +55,7 @@ class Variant(Spec):
 class Model(Spec):
     """The name that clients ask for."""
 
-    name: Name
-    variants: list[Variant] = Field(min_length=1)
+    name: Name = Field(description="the `model` of a request")
+    variants: list[Variant] = Field(
+        min_length=1, description="each of its own quality, at its own cost"
+    )

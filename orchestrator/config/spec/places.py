@@ -19,7 +19,7 @@ from orchestrator.config.spec.base import (
 class Zone(Spec):
     """A trust boundary."""
 
-    name: Name
+    name: Name = Field(description="how workloads and clusters refer to it")
     jurisdiction: Jurisdiction = Field(
         description="whose law applies: ISO 3166 country, also with a subdivision, or EU"
     )
@@ -52,8 +52,8 @@ class RayLaunch(Spec):
 class Cluster(Spec):
     """One Ray cluster or one endpoint, inside one zone."""
 
-    name: Name
-    zone: Name
+    name: Name = Field(description="how pools refer to it")
+    zone: Name = Field(description="where it stands")
     kind: Literal["ray", "openai"] = Field(
         description="`ray`: we scale its Serve applications; `openai`: an endpoint that somebody "
         "else runs, never scaled"
@@ -66,20 +66,25 @@ class Cluster(Spec):
         default=None,
         description="environment variable with the bearer token (Ray's, or the endpoint's API key)",
     )
-    launch: RayLaunch | None = None
+    launch: RayLaunch | None = Field(
+        default=None,
+        description="ray only: for clusters that `up` starts; without it they run already",
+    )
 
 
 class TokenPrice(Spec):
     """What an endpoint charges by the token."""
 
-    input_usd_per_million: Usd
-    output_usd_per_million: Usd
+    input_usd_per_million: Usd = Field(description="of prompt tokens")
+    output_usd_per_million: Usd = Field(description="of generated tokens")
 
 
 class Price(Spec):
     """Where the price of a pool comes from; give one of the three."""
 
-    fixed_usd_per_gpu_hour: Usd | None = None
+    fixed_usd_per_gpu_hour: Usd | None = Field(
+        default=None, description="what never changes: owned hardware, a contract, a list price"
+    )
     feed: Name | None = Field(default=None, description="a price feed, in USD per GPU-hour")
     tokens: TokenPrice | None = Field(default=None, description="openai only")
 
@@ -87,23 +92,23 @@ class Price(Spec):
 class Pool(Spec):
     """Interchangeable accelerators in one cluster."""
 
-    name: Name
-    cluster: Name
+    name: Name = Field(description="how variants and bursts refer to it")
+    cluster: Name = Field(description="that it belongs to")
     accelerator: str = Field(description="as Ray names it: H100, L40S, CPU")
     capacity_type: Literal["reserved", "on-demand", "spot"] = Field(
         default="reserved", description="owned or committed, rented by the hour, or preemptible"
     )
-    gpus_per_replica: int = Field(default=1, ge=1)
+    gpus_per_replica: int = Field(default=1, ge=1, description="what one replica takes")
     min_replicas: int = Field(default=0, ge=0, description="of each variant that it runs")
     max_replicas: int = Field(ge=1, description="of each variant that it runs")
     provision_s: Seconds = Field(description="usual time from a scale-up to a replica that serves")
-    price: Price
+    price: Price = Field(description="what it costs")
 
 
 class PriceFeed(Spec):
     """A CSV of `time_s,usd_per_gpu_hour`; each row holds until the next, the last one for good."""
 
-    name: Name
+    name: Name = Field(description="how prices refer to it")
     file: str = Field(description="path; a relative one starts at this file's folder")
     time_scale: Annotated[float, Field(gt=0)] = Field(
         default=1, description="seconds of the feed that pass in one second"

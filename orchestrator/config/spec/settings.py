@@ -25,7 +25,7 @@ class Weights(Spec):
 class Policy(Spec):
     """What holds for every workload."""
 
-    weights: Weights = Weights()
+    weights: Weights = Field(default=Weights(), description="of the scores")
     max_attempts: int = Field(default=3, ge=1, le=10, description="grants per request")
     snapshot_stale_s: Seconds = Field(
         default=120,
@@ -34,24 +34,34 @@ class Policy(Spec):
 
 
 class Timeouts(Spec):
-    connect_s: Seconds = 5
-    first_token_s: Seconds = 60
-    between_tokens_s: Seconds = 30
-    total_s: Seconds = 600
+    """How long the gateway waits for an endpoint."""
+
+    connect_s: Seconds = Field(default=5, description="for a connection")
+    first_token_s: Seconds = Field(default=60, description="for the first token of an attempt")
+    between_tokens_s: Seconds = Field(default=30, description="from one token to the next")
+    total_s: Seconds = Field(default=600, description="for the whole answer")
 
 
 class Gateway(Spec):
+    """Where clients come in."""
+
     url: HttpUrl = Field(description="the endpoint: where its replicas listen")
     cluster: Name = Field(description="the Ray cluster whose Serve runs the replicas")
     replicas: int = Field(default=1, ge=1, description="on one node they share the port")
-    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
-    max_concurrent_requests: int = Field(default=2000, ge=1)
-    timeouts: Timeouts = Timeouts()
+    max_body_bytes: int = Field(
+        default=4 * 1024 * 1024, ge=1024, description="of a request; a larger one is refused"
+    )
+    max_concurrent_requests: int = Field(
+        default=2000, ge=1, description="open in one replica; what is over them is refused"
+    )
+    timeouts: Timeouts = Field(default=Timeouts(), description="of its requests to endpoints")
 
 
 class Controller(Spec):
+    """What watches the fleet and scales it."""
+
     url: HttpUrl = Field(description="where gateways exchange reports for snapshots")
-    tick_s: Seconds = 1
+    tick_s: Seconds = Field(default=1, description="from one look at the fleet to the next")
     window_s: Seconds = Field(default=20, description="length of the latency windows")
     drain_timeout_s: Seconds = Field(
         default=600, description="a drain that lasts longer is reported, never forced"

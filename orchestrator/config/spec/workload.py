@@ -38,7 +38,7 @@ class Slo(Spec):
 class Budget(Spec):
     """What a workload may spend on burst pools; when it is spent the workload stays at home."""
 
-    usd_per_day: Positive
+    usd_per_day: Positive = Field(description="by UTC days")
 
 
 class PriceCeiling(Spec):
@@ -57,16 +57,20 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 class Schedule(Spec):
     """Hours for which capacity is fetched ahead."""
 
-    days: list[Day] = Field(min_length=1)
+    days: list[Day] = Field(min_length=1, description="on which the hours begin")
     start: time = Field(description="local time, such as 08:00")
     end: time = Field(description="local time; before `start`: on the next day")
-    timezone: Annotated[str, AfterValidator(_known_timezone)] = "UTC"
+    timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
+        default="UTC", description="that the hours are in, such as Europe/Berlin"
+    )
 
 
 class Burst(Spec):
     """When a workload may leave its home pools, for where, and when it comes back."""
 
-    pools: list[Name] = Field(min_length=1)
+    pools: list[Name] = Field(
+        min_length=1, description="where it may go; the cheapest that the ceiling allows is taken"
+    )
     ttft_p95_s: Seconds | None = Field(default=None, description="start above this")
     queue_per_replica: Positive | None = Field(
         default=None, description="start above this many waiting requests per home replica"
@@ -101,7 +105,7 @@ class WhenInfeasible(Spec):
 class Workload(Spec):
     """A caller. What it leaves out comes from the profile that it inherits, then from here."""
 
-    name: Name
+    name: Name = Field(description="who calls: keys, metrics and the ledger use it")
     inherits: Name | None = Field(default=None, description="a profile")
     data_class: DataClassLabel = Field(
         default=DataClass.RESTRICTED,
@@ -110,9 +114,11 @@ class Workload(Spec):
     markers: list[Annotated[str, Field(min_length=3)]] = Field(
         default=[], description="words or phrases that make a request as sensitive as they are"
     )
-    models: list[Name] = Field(min_length=1)
+    models: list[Name] = Field(min_length=1, description="that it may ask for")
     min_quality: Share = Field(default=0.0, description="of the variants that may answer")
-    allowed_zones: list[Name] = Field(min_length=1)
+    allowed_zones: list[Name] = Field(
+        min_length=1, description="where its requests may run; nowhere else, whatever happens"
+    )
     preferred_zones: list[Name] = Field(
         default=[], description="taken first where other things are nearly equal"
     )
@@ -122,21 +128,29 @@ class Workload(Spec):
     certifications: list[Certification] = Field(
         default=[], description="the zone must have them all"
     )
-    slo: Slo
-    price_ceiling: PriceCeiling = PriceCeiling()
-    budget: Budget | None = None
-    burst: Burst | None = None
+    slo: Slo = Field(description="what it is promised")
+    price_ceiling: PriceCeiling = Field(
+        default=PriceCeiling(), description="the highest price at which it leaves home"
+    )
+    budget: Budget | None = Field(default=None, description="none: no limit but the ceiling")
+    burst: Burst | None = Field(default=None, description="none: it never leaves its home pools")
     priority: int = Field(
         default=50, ge=0, le=100, description="who waits, goes by this; high first"
     )
-    when_infeasible: WhenInfeasible = WhenInfeasible()
+    when_infeasible: WhenInfeasible = Field(
+        default=WhenInfeasible(), description="none: refuse at once"
+    )
 
 
 class Key(Spec):
     """An API key. Only the hash of its secret is stored."""
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9]{8}$")]
-    workload: Name
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    created_at: datetime
-    expires_at: datetime | None = None
+    id: Annotated[str, Field(pattern=r"^[a-z0-9]{8}$")] = Field(
+        description="its public part, for lists and logs"
+    )
+    workload: Name = Field(description="that it speaks for")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="of the whole key, in hexadecimal"
+    )
+    created_at: datetime = Field(description="with its time zone")
+    expires_at: datetime | None = Field(default=None, description="none: never")
