@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from orchestrator.config.contradictions import contradictions
 from orchestrator.config.spec import Configuration, Workload, Zone
 
 Place = tuple[str | int, ...]
@@ -22,7 +23,7 @@ class Named(Protocol):
 def check(c: Configuration) -> list[Finding]:
     """Every contradiction, with its place in the document. Later checks assume earlier ones."""
     findings = [*_duplicates(c), *_unknown_names(c)]
-    return findings or [*_pools_and_clusters(c), *_workloads(c)]
+    return findings or [*_pools_and_clusters(c), *_workloads(c), *contradictions(c)]
 
 
 def _duplicates(c: Configuration) -> Iterator[Finding]:
@@ -76,6 +77,8 @@ def _unknown_names(c: Configuration) -> Iterator[Finding]:
         yield from _unknown(
             "zone", workload.allowed_zones, zones, ("workloads", i, "allowed_zones")
         )
+        place = ("workloads", i, "preferred_zones")
+        yield from _unknown("zone", workload.preferred_zones, zones, place)
         if workload.burst:
             place = ("workloads", i, "burst", "pools")
             yield from _unknown("pool", workload.burst.pools, pools, place)
@@ -145,19 +148,6 @@ def _workloads(c: Configuration) -> Iterator[Finding]:
     runs = {m.name: {pool for variant in m.variants for pool in variant.pools} for m in c.models}
     for i, workload in enumerate(c.workloads):
         pools = set().union(*(runs[m] for m in workload.models))
-        away = set(workload.burst.pools) if workload.burst else set()
-        holding = {
-            pool
-            for pool in pools - away
-            if zone_of_pool[pool].name in workload.allowed_zones
-            and zone_of_pool[pool].max_data_class >= workload.data_class
-        }
-        if not holding:
-            yield (
-                ("workloads", i),
-                f"workload '{workload.name}' is unreachable: no home pool that runs its models "
-                f"lies in an allowed zone that may hold {workload.data_class.label} data",
-            )
         yield from _burst(i, workload, pools, zone_of_pool)
 
 

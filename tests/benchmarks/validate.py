@@ -63,6 +63,7 @@ def _sections(workloads: int) -> Iterator[tuple[str, list[dict[str, object]]]]:
             for pool in variant["pools"]
         }
         workload["burst"]["pools"] = sorted(runs)[:3]
+        workload["price_ceiling"] = {"usd_per_gpu_hour": 6}
         workload["when_infeasible"] = {"queue_s": 2}
         if number < PROFILES:
             profiles.append({**workload, "name": f"profile-{number}"})
