@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -20,6 +20,11 @@ from orchestrator.config.references import check
 from orchestrator.config.spec import Configuration
 
 __all__ = ["ConfigurationError", "Loaded", "Problem", "load", "state_directory"]
+
+PROBES = "probes"
+"""The stem of the file that tests the rules and is not one of them."""
+
+S = TypeVar("S", bound=BaseModel)
 
 MAX_PROBLEMS = 100
 """Of a broken file nobody reads more."""
@@ -39,12 +44,13 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True)
 class Loaded:
-    """`version` is the first 12 hex digits of a SHA-256 over the YAML files, keys aside: who may
-    call is not part of the rules, and changes without them."""
+    """`version` is the first 12 hex digits of a SHA-256 over the YAML files, keys and probes aside:
+    who may call and what is tested are not part of the rules, and change without them."""
 
     configuration: Configuration
     version: str
     directory: Path
+    """Where people edit it and where its keys stand, also of a copy that is read elsewhere."""
     inherited: dict[str, dict[str, str]] = field(default_factory=dict)
     """By workload, the profile that each inherited field comes from."""
 
@@ -53,11 +59,7 @@ def load(directory: Path, base: Path | None = None) -> Loaded:
     """`base` is the folder that relative paths start at, when the files are a copy of those that
     stand there. Raises ConfigurationError."""
     directory = directory.absolute()
-    files = sorted(
-        f
-        for f in (directory.glob("*.y*ml") if directory.is_dir() else [])
-        if f.suffix in (".yaml", ".yml") and f.stem != "probes"
-    )
+    files = [f for f in yaml_files(directory) if f.stem != PROBES]
     if not files:
         raise ConfigurationError(
             [Problem(directory, 1, "no YAML files here; give a configuration directory")]
@@ -73,14 +75,27 @@ def load(directory: Path, base: Path | None = None) -> Loaded:
     inheritance = resolve(reading.document)
     if inheritance.broken:
         raise _error(reading, inheritance.broken)
-    try:
-        configuration = Configuration.model_validate(reading.document)
-    except ValidationError as error:
-        raise _error(reading, _sentences(error, inheritance)) from None
+    configuration = parse(reading, Configuration, inheritance)
     findings = check(configuration)
     if findings:
         raise _error(reading, ((inheritance.origin(p), message) for p, message in findings))
-    return Loaded(configuration, digest.hexdigest()[:12], directory, inheritance.taken)
+    return Loaded(configuration, digest.hexdigest()[:12], base or directory, inheritance.taken)
+
+
+def yaml_files(directory: Path) -> list[Path]:
+    return sorted(
+        f
+        for f in (directory.glob("*.y*ml") if directory.is_dir() else [])
+        if f.suffix in (".yaml", ".yml")
+    )
+
+
+def parse(reading: Reading, spec: type[S], inheritance: Inheritance | None = None) -> S:
+    """Raises ConfigurationError."""
+    try:
+        return spec.model_validate(reading.document)
+    except ValidationError as error:
+        raise _error(reading, _sentences(error, inheritance or Inheritance(), spec)) from None
 
 
 def _error(reading: Reading, findings: Iterable[tuple[Place, str]]) -> ConfigurationError:
@@ -93,21 +108,23 @@ def _error(reading: Reading, findings: Iterable[tuple[Place, str]]) -> Configura
     return ConfigurationError(problems)
 
 
-def _sentences(error: ValidationError, inheritance: Inheritance) -> Iterator[tuple[Place, str]]:
+def _sentences(
+    error: ValidationError, inheritance: Inheritance, spec: type[BaseModel]
+) -> Iterator[tuple[Place, str]]:
     seen: set[Place] = set()
     for detail in error.errors(include_url=False, include_input=False):
         place = inheritance.origin(detail["loc"])
         if len(seen) < MAX_PROBLEMS:
-            yield place, _sentence(place, detail)
+            yield place, _sentence(place, detail, spec)
         elif place not in seen:
             yield place, detail["msg"]
         seen.add(place)
 
 
-def _sentence(place: Place, error: ErrorDetails) -> str:
+def _sentence(place: Place, error: ErrorDetails, root: type[BaseModel]) -> str:
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
     if error["type"] == "extra_forbidden":
-        known = _fields_at(place[:-1])
+        known = _fields_at(place[:-1], root)
         near = difflib.get_close_matches(str(place[-1]), known, 1)
         hint = f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
         return f"{where}: unknown field; {hint}"
@@ -120,9 +137,8 @@ def _sentence(place: Place, error: ErrorDetails) -> str:
     return f"{where}: {message[0].lower()}{message[1:]}{mend}"
 
 
-def _fields_at(place: Place) -> list[str]:
+def _fields_at(place: Place, spec: type[BaseModel]) -> list[str]:
     """The names of the fields of the spec at this place of the document."""
-    spec: type[BaseModel] = Configuration
     for part in place:
         if isinstance(part, int) or part not in spec.model_fields:
             continue

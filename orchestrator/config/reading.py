@@ -49,7 +49,7 @@ def state_directory() -> Path:
 class Reading:
     """One document gathered from many files."""
 
-    def __init__(self, base: Path | None) -> None:
+    def __init__(self, base: Path | None = None) -> None:
         self.document: dict[str, Any] = {}
         self.problems: list[Problem] = []
         self._origins: dict[Place, tuple[Path, int]] = {}
