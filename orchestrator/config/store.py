@@ -92,12 +92,7 @@ class PolicyStore:
 
     def history(self) -> list[Applied]:
         """What was put in force, the oldest first."""
-        rows = []
-        for line in self._history.read_bytes().splitlines() if self._history.exists() else ():
-            try:
-                rows.append(_from_json(json.loads(line)))
-            except (ValueError, KeyError, TypeError):
-                continue  # half a line, of an apply that was killed
+        rows = self._written_history()
         current = self.current()
         if current and current not in rows[-1:]:
             rows.append(current)
@@ -156,15 +151,22 @@ class PolicyStore:
 
     def _remember(self, applied: Applied) -> None:
         """Appends to the history what is not its last row: also what a killed apply left out."""
-        content = self._history.read_bytes() if self._history.exists() else b""
-        row = json.dumps(_as_json(applied)).encode()
-        lines = content.splitlines()
-        if lines and lines[-1] == row:
+        if applied in self._written_history()[-1:]:
             return
         with self._history.open("ab") as file:
-            file.write((b"\n" if content and not content.endswith(b"\n") else b"") + row + b"\n")
+            # Begins a line of its own, should the last one have been cut.
+            file.write(b"\n" + json.dumps(_as_json(applied)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+    def _written_history(self) -> list[Applied]:
+        rows = []
+        for line in self._history.read_bytes().splitlines() if self._history.exists() else ():
+            try:
+                rows.append(_from_json(json.loads(line)))
+            except (ValueError, KeyError, TypeError):
+                continue  # blank, or cut: of an apply that was killed
+        return rows
 
     def _write_meta(self, folder: Path, applied: Applied) -> None:
         _write(folder / META, json.dumps(_as_json(applied), indent=2).encode() + b"\n")
