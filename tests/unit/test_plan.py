@@ -1,0 +1,354 @@
+"""What a change of the rules would move, and why; and what data would newly reach a zone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator.cli.app import app
+from orchestrator.config.data_class import DataClass
+from orchestrator.config.diff import Difference, differences
+from orchestrator.config.load import load
+from orchestrator.config.spec import Configuration
+from orchestrator.policy.catalogue import Catalogue
+from orchestrator.policy.facts import Facts
+from orchestrator.policy.plan import Move, Plan, Reach, plan, reaches, situations, typical_requests
+from tests.unit.test_config import copy
+from tests.worlds import small
+
+HOME, CLOUD = "home-gpu/m-fp16", "cloud-gpu/m-fp16"
+SITUATIONS = ["at rest", "all ready", "bursting to cloud-gpu", "home down"]
+
+
+def changed(**sections: Any) -> Catalogue:
+    """The small world with fields changed: section={name: {field: value}}."""
+    raw = small().configuration.model_dump(mode="json")
+    for section, objects in sections.items():
+        for name, fields in objects.items():
+            (found,) = (o for o in raw[section] if o["name"] == name)
+            found.update(fields)
+    return Catalogue(Configuration.model_validate(raw), "v2")
+
+
+def without(workload: str) -> Catalogue:
+    raw = small().configuration.model_dump(mode="json")
+    raw["workloads"] = [w for w in raw["workloads"] if w["name"] != workload]
+    return Catalogue(Configuration.model_validate(raw), "v2")
+
+
+def planned(before: Catalogue, after: Catalogue, requests: list[Facts] | None = None) -> Plan:
+    views = situations(before, after, {"cloud-gpu": 2.0})
+    asked = typical_requests(before, after) if requests is None else requests
+    return plan(asked, (before, views[0]), (after, views[1]))
+
+
+def the_move(found: Plan, situation: str) -> Move:
+    (move,) = (m for m in found.moves if situation in m.situations)
+    return move
+
+
+def test_the_same_rules_move_nothing() -> None:
+    found = planned(small(), changed())
+    assert found.moves == ()
+    assert found.reaches == ()
+    assert all(g.before == g.after for g in found.groups)
+
+
+def test_a_lower_ceiling_brings_requests_home_by_the_rule_of_the_price() -> None:
+    after = changed(workloads={"assistant": {"price_ceiling": {"usd_per_gpu_hour": 1.5}}})
+    requests = [Facts("assistant", "m")] * 5 + [Facts("records", "m")]
+    found = planned(small(), after, requests)
+    move = the_move(found, "bursting to cloud-gpu")
+    assert (str(move.before), str(move.after)) == (CLOUD, HOME)
+    assert (move.workload, move.requests) == ("assistant", 5)
+    assert str(the_move(found, "home down").after) == "denied: no_capacity"
+    assert {m.rule for m in found.moves} == {"price"}
+    assert "2.00 USD per GPU-hour" in move.sentence
+    assert "ceiling of 1.50" in move.sentence
+
+
+def test_shares_and_denials_are_counted_before_and_after() -> None:
+    after = changed(zones={"cloud": {"max_data_class": "public"}}, workloads={})
+    requests = [Facts("assistant", "m"), Facts("assistant", "m", claimed=DataClass.CONFIDENTIAL)]
+    (group,) = planned(small(), after, requests).groups
+    assert group.requests == len(requests) * len(SITUATIONS)
+    assert {str(o): n for o, n in group.before.items()} == {
+        HOME: 5,
+        CLOUD: 2,
+        "denied: no_capacity": 1,
+    }
+    assert {str(o): n for o, n in group.after.items()} == {HOME: 6, "denied: no_capacity": 2}
+    assert group.classes_before == {DataClass.INTERNAL: 4, DataClass.CONFIDENTIAL: 4}
+
+
+def test_a_raised_class_shows_in_the_classes_and_is_the_reason_of_the_move() -> None:
+    after = changed(workloads={"assistant": {"data_class": "confidential"}})
+    found = planned(small(), after, [Facts("assistant", "m")])
+    assert {m.rule for m in found.moves} == {"data_class"}
+    assert found.moves[0].data_classes == {DataClass.INTERNAL, DataClass.CONFIDENTIAL}
+    assert found.groups[0].classes_after == {DataClass.CONFIDENTIAL: len(SITUATIONS)}
+    assert found.reaches == ()
+
+
+def test_where_no_rule_rejects_the_old_place_the_scores_are_the_reason() -> None:
+    before = changed(workloads={"assistant": {"burst": None}})
+    after = changed(workloads={"assistant": {"burst": None, "preferred_zones": ["onprem"]}})
+    move = the_move(planned(before, after, [Facts("assistant", "m")]), "all ready")
+    assert move.rule == "score"
+    assert f"{CLOUD} scores" in move.sentence
+
+
+def test_what_is_no_longer_denied_tells_what_denied_it() -> None:
+    before = changed(models={"m": {"variants": variants(max_model_len=1024)}})
+    found = planned(before, small(), [Facts("records", "m", max_tokens=4096)])
+    move = the_move(found, "at rest")
+    assert (str(move.before), move.rule) == ("denied: context_length", "context_length")
+    assert move.sentence.startswith("until now: 4096 tokens")
+    assert the_move(found, "home down").sentence == (
+        "denied: no_capacity, until now denied: context_length"
+    )
+
+
+def variants(**fields: Any) -> list[dict[str, Any]]:
+    raw = small().configuration.model_dump(mode="json")["models"][0]["variants"]
+    return [v | fields for v in raw]
+
+
+def test_an_endpoint_that_is_gone_is_named() -> None:
+    after = changed(
+        models={"m": {"variants": variants(pools=["home-gpu"])}},
+        workloads={"assistant": {"burst": None}},
+    )
+    move = the_move(planned(small(), after, [Facts("assistant", "m")]), "bursting to cloud-gpu")
+    assert move.rule == "candidate"
+    assert move.sentence == f"'{CLOUD}' is no longer configured for model 'm'"
+
+
+def test_a_pool_that_moves_to_another_zone_moves_its_requests() -> None:
+    after = changed(clusters={"home": {"zone": "cloud"}})
+    found = planned(small(), after, [Facts("assistant", "m")])
+    assert ("zone", "onprem", "cloud") in {
+        (m.rule, m.before.zone, m.after.zone) for m in found.moves
+    }
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_workload_that_comes_or_goes_is_the_reason_itself(gone: bool) -> None:
+    sides = (small(), without("records")) if gone else (without("records"), small())
+    found = planned(*sides)
+    assert {(m.workload, m.rule) for m in found.moves} == {("records", "workload")}
+
+
+def test_typical_requests_cover_every_workload_label_and_context_of_both_rules() -> None:
+    after = changed(models={"m": {"variants": variants(max_model_len=1024)}})
+    made = typical_requests(small(), after)
+    assert {f.workload for f in made} == {"assistant", "records"}
+    assert {f.claimed for f in made} == set(DataClass)
+    assert {f.max_tokens for f in made} == {0, 1024, 4096}
+
+
+def test_a_loosened_rule_tells_what_data_newly_reaches_which_zone() -> None:
+    after = changed(
+        workloads={"records": {"data_class": "internal", "allowed_zones": ["onprem", "cloud"]}}
+    )
+    assert reaches(small(), after) == (Reach("records", "cloud", "EU", DataClass.INTERNAL),)
+    assert reaches(after, small()) == ()
+
+
+def test_a_zone_that_may_hold_more_is_news_for_who_may_go_there() -> None:
+    after = changed(zones={"cloud": {"max_data_class": "restricted"}})
+    assert reaches(small(), after) == (Reach("assistant", "cloud", "EU", DataClass.RESTRICTED),)
+
+
+def test_a_zone_under_another_law_is_another_zone() -> None:
+    after = changed(zones={"cloud": {"jurisdiction": "US"}})
+    assert reaches(small(), after) == (Reach("assistant", "cloud", "US", DataClass.INTERNAL),)
+
+
+def test_data_that_newly_reaches_a_zone_is_told_though_no_sampled_request_goes_there() -> None:
+    after = changed(zones={"cloud": {"max_data_class": "confidential"}})
+    found = planned(small(), after, [Facts("records", "m")])
+    assert found.moves == ()
+    assert found.reaches == (Reach("assistant", "cloud", "EU", DataClass.CONFIDENTIAL),)
+
+
+def test_a_marker_that_is_taken_away_is_told() -> None:
+    before = changed(workloads={"assistant": {"markers": ["Project Falcon"]}})
+    assert planned(before, small()).unmarked == (("assistant", "Project Falcon"),)
+    assert planned(small(), before).unmarked == ()
+
+
+def test_differences_are_named_by_object_and_field(tmp_path: Path) -> None:
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    before = copy(tmp_path / "before")
+    after = copy(tmp_path / "after", "workloads.yaml", "ttft_p95_s: 2.0", "ttft_p95_s: 1.0")
+    (after / "more.yaml").write_text(
+        "zones: [{name: edge, jurisdiction: DE, max_data_class: public}]\n"
+    )
+    found = differences(load(before), load(after))
+    assert [(d.kind, d.place) for d in found] == [
+        ("added", "zones.edge"),
+        ("changed", "workloads.assistant.slo.ttft_p95_s"),
+    ]
+    assert found[1] == Difference("changed", "workloads.assistant.slo.ttft_p95_s", 2.0, 1.0)
+    assert differences(load(before), load(before)) == []
+
+
+class Orchestrator:
+    """The command line over a state directory of its own."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        (tmp_path / "source").mkdir()
+        self.source = copy(tmp_path / "source")
+        settings = self.source / "settings.yaml"
+        settings.write_text(settings.read_text().replace(":8100", ":9"))  # nobody answers there
+
+    def __call__(self, *arguments: str | Path, code: int = 0) -> str:
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    def json(self, *arguments: str | Path, code: int = 0) -> Any:
+        return json.loads(self(*arguments, "--json", code=code))
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        text = (self.source / file).read_text()
+        assert old in text
+        (self.source / file).write_text(text.replace(old, new, 1))
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Orchestrator:
+    monkeypatch.setenv("ORCHESTRATOR_STATE", str(tmp_path / "state"))
+    return Orchestrator(tmp_path)
+
+
+def test_apply_says_the_versions_and_a_rollback_goes_back(cli: Orchestrator) -> None:
+    first = cli.json("apply", cli.source)
+    assert (first["before"], first["held"]) == (None, None)
+    cli.edit("workloads.yaml", "usd_per_day: 20", "usd_per_day: 30")
+    second = cli.json("apply", cli.source)
+    assert second["before"] == first["after"] != second["after"]
+    assert cli.json("apply", cli.source)["already"]
+    foreseen = cli.json("plan", "--rollback")
+    assert (foreseen["before"], foreseen["after"]) == (second["after"], first["after"])
+    assert cli.json("apply", "--rollback")["after"] == first["after"]
+
+
+def test_apply_refuses_what_fails_its_probes_and_leaves_the_old_version(cli: Orchestrator) -> None:
+    first = cli.json("apply", cli.source)
+    cli.edit("clusters.yaml", "max_data_class: internal", "max_data_class: restricted")
+    refused = cli.json("apply", cli.source, code=1)
+    assert any("leave" in p["message"] or "stays" in p["message"] for p in refused["problems"])
+    assert cli.json("validate", cli.source, code=1)["problems"] == refused["problems"]
+    assert cli.json("plan", cli.source, code=1)["problems"] == refused["problems"]
+    (cli.source / "probes.yaml").unlink()
+    assert cli.json("plan", cli.source)["before"] == first["after"]
+
+
+def test_plan_shows_the_change_the_moves_and_the_reach(cli: Orchestrator) -> None:
+    cli("apply", cli.source)
+    assert "no request would move" in cli("plan", cli.source)
+    (cli.source / "probes.yaml").unlink()
+    cli.edit("clusters.yaml", "max_data_class: internal", "max_data_class: confidential")
+    cli.edit("workloads.yaml", "usd_per_gpu_hour: 3.0", "usd_per_gpu_hour: 0.1")
+    shown = cli("plan", cli.source)
+    assert "~ zones.cloud-eu.max_data_class: internal → confidential" in shown
+    assert "! up to confidential data of assistant may newly reach zone cloud-eu (EU)" in shown
+    found = cli.json("plan", cli.source)
+    assert {(m["workload"], m["rule"]) for m in found["moves"]} == {("assistant", "price")}
+    (assistant,) = (g for g in found["groups"] if g["workload"] == "assistant")
+    for side in ("before", "after"):
+        runs = sum(r["share"] for r in assistant[side]["runs"])
+        assert runs + sum(assistant[side]["denied"].values()) == pytest.approx(1)
+
+
+def test_plan_takes_requests_and_traces_from_files(cli: Orchestrator, tmp_path: Path) -> None:
+    cli("apply", cli.source)
+    requests = tmp_path / "requests.jsonl"
+    requests.write_text('{"workload": "records", "model": "tiny"}\n\n')
+    (group,) = cli.json("plan", cli.source, "--requests", requests)["groups"]
+    assert group["workload"] == "records"
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,5,5\n1,5,5\n2,5,9000\n")
+    groups = cli.json("plan", cli.source, "--replay", trace)["groups"]
+    shares = {g["workload"]: g["requests"] for g in groups}
+    assert shares["assistant"] / 4 == 2, "workloads take turns, each in four situations"
+    assert "context_length" in groups[0]["before"]["denied"]
+    trace.write_text(
+        "arrival_s,prompt_tokens,output_tokens,workload\n0,5,5,records\n1,5,5,records\n"
+    )
+    (group,) = cli.json("plan", cli.source, "--replay", trace)["groups"]
+    assert group["workload"] == "records"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("requests.jsonl", '{"workload": "records", "model": "tiny"}\n{"model": "x"}\n', ":2: wor"),
+        ("requests.jsonl", '{"workload": "nobody", "model": "tiny"}\n', ":1: no workload 'nobody'"),
+        ("requests.jsonl", "\n", ":1: no requests"),
+        ("trace.csv", "arrival_s,prompt_tokens,output_tokens\nx,1,1\n", ":2: write arrival_s"),
+        (
+            "trace.csv",
+            "arrival_s,prompt_tokens,output_tokens,workload\n0,1,1,nobody\n",
+            ":2: no workload 'nobody'",
+        ),
+    ],
+)
+def test_a_wrong_line_is_named(
+    cli: Orchestrator, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    cli("apply", cli.source)
+    (tmp_path / name).write_text(text)
+    option = "--replay" if name == "trace.csv" else "--requests"
+    assert f"{name}{message}" in cli("plan", cli.source, option, tmp_path / name, code=2)
+
+
+def test_plan_and_apply_want_one_thing_at_a_time(cli: Orchestrator) -> None:
+    assert "--against" in cli("plan", cli.source, code=2)
+    assert "no request would move" in cli("plan", cli.source, "--against", cli.source)
+    cli("plan", code=2)
+    cli("apply", code=2)
+    cli("apply", cli.source, "--rollback", code=2)
+    assert "no previous version" in cli("apply", "--rollback", code=2)
+
+
+def test_apply_says_who_still_holds_the_old_version(
+    cli: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = load(cli.source).version
+    states = iter(
+        [
+            {"config_version": "old"},
+            {"config_version": version, "gateways": {"a": {"config_version": "old"}, "b": {}}},
+            {"config_version": version, "gateways": {"a": {"config_version": version}}},
+        ]
+    )
+    monkeypatch.setattr("orchestrator.cli.apply.live_state", lambda loaded: next(states))
+    taken = cli.json("apply", cli.source)
+    assert taken["held"] == {"controller": version, "gateway a": version}
+    assert taken["late"] == []
+    monkeypatch.setattr("orchestrator.cli.apply.TAKEN_WITHIN_S", 0)
+    late = {"config_version": version, "gateways": {"a": {"config_version": "old"}, "b": {}}}
+    monkeypatch.setattr("orchestrator.cli.apply.live_state", lambda loaded: late)
+    assert "gateway a (old)" in cli("apply", cli.source)
+
+
+def test_explain_tells_where_each_rule_comes_from(cli: Orchestrator, tmp_path: Path) -> None:
+    cli.edit("workloads.yaml", "    data_class: restricted\n", "    inherits: careful\n")
+    (cli.source / "profiles.yaml").write_text(
+        "profiles:\n  - {name: careful, data_class: restricted, priority: 70}\n"
+    )
+    request = tmp_path / "request.json"
+    request.write_text('{"workload": "records", "model": "tiny"}')
+    command = ("explain", "--config", cli.source, "--request", request)
+    rules = cli.json(*command)["rules"]
+    assert rules["data_class"] == {"value": "restricted", "from": "profile careful"}
+    assert rules["priority"] == {"value": 70, "from": "profile careful"}
+    assert rules["allowed_zones"] == {"value": ["onprem"], "from": "workload"}
+    assert rules["budget"] == {"value": None, "from": "default"}
+    assert "profile careful" in cli(*command)
