@@ -57,4 +57,3 @@ from orchestrator.cli import (  # noqa: E402
     stack,  # noqa: F401
     validate,  # noqa: F401
 )
-)

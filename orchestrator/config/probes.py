@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.inherit import Place
-from orchestrator.config.load import PROBES, ConfigurationError, Problem, Reading, yaml_files
+from orchestrator.config.load import PROBES, ConfigurationError, parse, yaml_files
+from orchestrator.config.reading import Problem, Reading
 from orchestrator.config.spec import Configuration, DataClassLabel, Name, Spec
 from orchestrator.config.spec.base import Usd
 
@@ -113,7 +114,7 @@ def load_probes(directory: Path, configuration: Configuration) -> list[PlacedPro
         reading.read(file)
     if reading.problems:
         raise ConfigurationError(reading.problems)
-    probes = reading.parse(ProbeFile).probes
+    probes = parse(reading, ProbeFile).probes
     placed = [PlacedProbe(probe, number, reading) for number, probe in enumerate(probes)]
     problems = [*_duplicates(placed)]
     for one in placed:

@@ -64,8 +64,8 @@ def test_the_local_configuration_does_what_its_probes_expect(tmp_path: Path) -> 
         ),
         (
             "workloads.yaml",
-            "allowed_zones: [onprem, cloud-eu]",
-            "allowed_zones: [onprem, cloud-eu]\n    jurisdictions: [DE]",
+            "usd_per_gpu_hour: 3.0",
+            "usd_per_gpu_hour: 0.1",
             "the assistant is answered with home down",
         ),
     ],
