@@ -49,10 +49,10 @@ replaces the inherited field whole: lists are not joined, and `slo: {ttft_p95_s:
 `itl_p95_s`, whatever the profile says. What is wrong in an inherited value is reported at the
 profile's line.
 
-**YAML.** A file is one document of at most 2 MiB, without anchors, aliases, tags and merge keys,
-and no key stands twice in a mapping. A name has up to 63 lower-case letters, digits, `.`, `_` and
-`-`; it begins with a letter or a digit. Units are part of the fields' names: `_s` seconds, `_usd` and
-`usd_` US dollars.
+**YAML.** A file is one document of at most 2 MiB, without anchors, aliases, tags and merge keys;
+no key stands twice in a mapping. A name has up to 63 lower-case letters, digits, `.`, `_` and `-`;
+it begins with a letter or a digit. Units are part of the fields' names: `_s` is seconds, `usd` US
+dollars.
 
 **Editors.** `# yaml-language-server: $schema=../schema.json` as first line of a file gives
 completion and checks as you type. What one file says of another is checked by `validate` alone.

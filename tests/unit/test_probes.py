@@ -62,12 +62,6 @@ def test_the_local_configuration_does_what_its_probes_expect(tmp_path: Path) -> 
             "usd_per_gpu_hour: 5.0",
             "a cloud above the price ceiling takes nothing",
         ),
-        (
-            "workloads.yaml",
-            "usd_per_gpu_hour: 3.0",
-            "usd_per_gpu_hour: 0.1",
-            "the assistant is answered with home down",
-        ),
     ],
 )
 def test_the_local_probes_notice_rules_that_were_loosened_or_tightened(
