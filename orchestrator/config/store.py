@@ -153,9 +153,10 @@ class PolicyStore:
         """Appends to the history what is not its last row: also what a killed apply left out."""
         if applied in self._written_history()[-1:]:
             return
+        content = self._history.read_bytes() if self._history.exists() else b""
+        cut = content and not content.endswith(b"\n")
         with self._history.open("ab") as file:
-            # Begins a line of its own, should the last one have been cut.
-            file.write(b"\n" + json.dumps(_as_json(applied)).encode() + b"\n")
+            file.write((b"\n" if cut else b"") + json.dumps(_as_json(applied)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -165,7 +166,7 @@ class PolicyStore:
             try:
                 rows.append(_from_json(json.loads(line)))
             except (ValueError, KeyError, TypeError):
-                continue  # blank, or cut: of an apply that was killed
+                continue  # cut: of an apply that was killed
         return rows
 
     def _write_meta(self, folder: Path, applied: Applied) -> None:
