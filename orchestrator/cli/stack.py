@@ -80,12 +80,15 @@ def status(config: Config = Path("clusters/local"), as_json: Json = False) -> No
 
 
 @app.command(hidden=True)
-def controller(directory: Path) -> None:
+def controller(
+    directory: Path,
+    fresh: Annotated[bool, typer.Option(help="Its clusters were started from nothing.")] = False,
+) -> None:
     """Run the controller in the foreground."""
     from orchestrator.controller.main import run
 
     try:
-        run(directory)
+        run(directory, fresh)
     except ConfigurationError as error:
         raise configuration_error(error, False) from None
 

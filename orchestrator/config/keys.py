@@ -54,12 +54,13 @@ class KeyRing:
     def refresh(self) -> None:
         """Raises ValueError for a broken file, whose keys are not taken; those held stay valid."""
         file = self._directory / FILE
-        mtime_ns = file.stat().st_mtime_ns if file.exists() else 0
-        if mtime_ns == self._mtime_ns:
-            return
         try:
+            mtime_ns = file.stat().st_mtime_ns if file.exists() else 0
+            if mtime_ns == self._mtime_ns:
+                return
             self.keys = {key.id: key for key in _read(self._directory)}
-        except (OSError, yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
+        except Exception as error:
+            # The text of the error may quote the file; its kind is enough.
             raise ValueError(
                 f"{file}: {type(error).__name__}; see 'orchestrator validate'"
             ) from None

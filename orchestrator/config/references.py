@@ -133,8 +133,17 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
         if clusters[pool.cluster].kind == "openai" and pool.min_replicas < 1:
             place = ("pools", i, "min_replicas")
             yield place, "nothing scales an openai endpoint; write min_replicas: 1"
-    if clusters[c.gateway.cluster].kind != "ray":
+    gateway = clusters[c.gateway.cluster]
+    if gateway.kind != "ray":
         yield ("gateway", "cluster"), "the gateway runs on Ray Serve; name a ray cluster"
+    zone = next(z for z in c.zones if z.name == gateway.zone)
+    highest = max(w.data_class for w in c.workloads)
+    if zone.max_data_class < highest:
+        yield (
+            ("gateway", "cluster"),
+            f"every request passes the gateway, and zone '{zone.name}' may not hold "
+            f"{highest.label} data; name a cluster in a zone that may",
+        )
     for other in c.clusters:
         if urlsplit(other.url).netloc == urlsplit(c.gateway.url).netloc:
             place = ("gateway", "url")
@@ -157,8 +166,12 @@ def _burst(
     burst = workload.burst
     if burst is None:
         return
-    if burst.ttft_p95_s is None and burst.queue_per_replica is None:
-        yield ("workloads", i, "burst"), "no trigger; give ttft_p95_s or queue_per_replica"
+    triggers = (burst.ttft_p95_s, burst.queue_per_replica, burst.usd_per_gpu_hour_below)
+    if all(t is None for t in triggers) and not burst.schedule:
+        yield (
+            ("workloads", i, "burst"),
+            "no trigger; give ttft_p95_s, queue_per_replica, usd_per_gpu_hour_below or a schedule",
+        )
     for pool in burst.pools:
         place = ("workloads", i, "burst", "pools")
         zone = zone_of_pool[pool]

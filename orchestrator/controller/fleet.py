@@ -17,6 +17,8 @@ log = logging.getLogger("orchestrator.controller")
 LOST_AFTER_S = 15
 """An endpoint of which nothing was heard for so long is not ready any more."""
 SCALE_RETRY_S = 10
+DEPLOY_RETRY_S = 60
+"""A deployment that Serve gave up is asked for again after so long."""
 
 
 class Fleet:
@@ -25,16 +27,21 @@ class Fleet:
     def __init__(self, catalogue: Catalogue, session: aiohttp.ClientSession) -> None:
         self._catalogue = catalogue
         self._session = session
+        clusters = {c.cluster.name: c.cluster for c in catalogue.candidates.values()}
         self._clusters = {
-            c.name: RayPools(c, session)
-            for c in catalogue.configuration.clusters
-            if c.kind == "ray"
+            name: RayPools(cluster, session)
+            for name, cluster in clusters.items()
+            if cluster.kind == "ray"
         }
         self._replicas: dict[str, Replicas] = {}
         self._seen_s: dict[str, float] = {}
         self._unseen: set[str] = set()
         """Clusters that did not answer the last time."""
-        self._warm: set[str] = set()
+        self._observed: set[str] = set()
+        """Clusters that have answered."""
+        self._first_observed_s: float | None = None
+        self.warm: set[str] = set()
+        """Endpoints whose replicas have answered a request."""
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._retry_at_s: dict[str, float] = {}
         self.metrics: dict[str, EngineMetrics] = {}
@@ -43,22 +50,36 @@ class Fleet:
 
     async def observe(self, now_s: float) -> None:
         """Refreshes everything. A source that does not answer leaves what was known, ageing."""
+        if self._first_observed_s is None:
+            self._first_observed_s = now_s
         await asyncio.gather(*(self._observe_cluster(name, now_s) for name in self._clusters))
-        await asyncio.gather(*(self._observe_engine(c, now_s) for c in self._serving()))
-        for candidate in self._serving():
-            if candidate.endpoint not in self._warm:
+        serving = self._serving()
+        # Engines that are gone run nothing, whatever they said last.
+        for endpoint in self.metrics.keys() - {c.endpoint for c in serving}:
+            del self.metrics[endpoint]
+        await asyncio.gather(*(self._observe_engine(c, now_s) for c in serving))
+        for candidate in serving:
+            if candidate.endpoint not in self.warm:
                 self._start(f"warm {candidate.endpoint}", self._warm_up(candidate))
+
+    def is_known(self, now_s: float) -> bool:
+        """Whether every cluster has been seen, or not for so long that it counts as lost."""
+        since_s = now_s if self._first_observed_s is None else self._first_observed_s
+        return self._observed >= self._clusters.keys() or now_s - since_s > LOST_AFTER_S
 
     def ready(self, endpoint: str, now_s: float) -> int:
         """Replicas that have answered a request and were heard of lately."""
         candidate = self._catalogue.candidates[endpoint]
         if candidate.cluster.kind == "openai":
             return candidate.pool.min_replicas
-        if endpoint not in self._warm or now_s - self._seen_s.get(endpoint, 0) > LOST_AFTER_S:
+        if endpoint not in self.warm or now_s - self._seen_s.get(endpoint, 0) > LOST_AFTER_S:
             return 0
         return self._replicas[endpoint].ready if endpoint in self._replicas else 0
 
     def replicas(self, endpoint: str) -> Replicas:
+        candidate = self._catalogue.candidates[endpoint]
+        if candidate.cluster.kind == "openai":
+            return Replicas(ready=candidate.pool.min_replicas)
         return self._replicas.get(endpoint, Replicas())
 
     def set_targets(self, targets: dict[str, int], now_s: float) -> None:
@@ -70,16 +91,18 @@ class Fleet:
             if candidate.cluster.kind != "ray" or standing == target:
                 continue
             if target == 0:
-                self._warm.discard(endpoint)
+                self.warm.discard(endpoint)
             if existing is not None and existing.stopping and standing > target:
                 continue
-            if existing is not None and not existing.deployed:
+            gave_up = existing is not None and existing.gave_up
+            if existing is not None and not existing.deployed and not gave_up:
                 continue
             if self._retry_at_s.get(endpoint, 0) > now_s:
                 continue
             # One change of a cluster at a time: deploying reads and writes its whole configuration.
             if self._start(f"scale {candidate.cluster.name}", self._scale(candidate, target)):
-                self._retry_at_s[endpoint] = now_s + SCALE_RETRY_S
+                pause_s = DEPLOY_RETRY_S if gave_up else SCALE_RETRY_S
+                self._retry_at_s[endpoint] = now_s + pause_s
 
     async def stop(self) -> None:
         for job in self._jobs.values():
@@ -106,16 +129,17 @@ class Fleet:
         if name in self._unseen:
             self._unseen.discard(name)
             log.info("cluster %s is observed again", name)
+        self._observed.add(name)
         for candidate in candidates:
             endpoint = candidate.endpoint
             if endpoint not in found:
                 self._replicas.pop(endpoint, None)
-                self._warm.discard(endpoint)
+                self.warm.discard(endpoint)
                 continue
             self._replicas[endpoint] = found[endpoint]
             self._seen_s[endpoint] = now_s
             if not found[endpoint].ready:
-                self._warm.discard(endpoint)
+                self.warm.discard(endpoint)
             if found[endpoint].failed:
                 self.failures[endpoint] = found[endpoint].failed or ""
 
@@ -134,7 +158,7 @@ class Fleet:
         except PoolError as error:
             log.info("not warm yet: %s", error)
         else:
-            self._warm.add(candidate.endpoint)
+            self.warm.add(candidate.endpoint)
             log.info("%s serves", candidate.endpoint)
 
     async def _scale(self, candidate: Candidate, target: int) -> None:
@@ -152,5 +176,12 @@ class Fleet:
         if name in self._jobs and not self._jobs[name].done():
             work.close()
             return False
-        self._jobs[name] = asyncio.create_task(work)
+        self._jobs[name] = asyncio.create_task(_logged(name, work))
         return True
+
+
+async def _logged(name: str, work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("'%s' failed", name)

@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from orchestrator.controller.loop import Controller
+from orchestrator.policy.snapshot import Snapshot
 from orchestrator.signals.report import GatewayReport
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -23,7 +24,9 @@ def application(controller: Controller) -> web.Application:
     @web.middleware
     async def authorized(request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get("authorization", "")
-        if not token or not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        # Headers may carry bytes that are no text.
+        presented = given.encode("utf-8", "surrogateescape")
+        if not token or not hmac.compare_digest(presented, f"Bearer {token}".encode()):
             raise web.HTTPUnauthorized(text="give the controller's token as a bearer token")
         return await handler(request)
 
@@ -32,13 +35,10 @@ def application(controller: Controller) -> web.Application:
             report = GatewayReport.model_validate_json(await request.read())
         except ValidationError as error:
             raise web.HTTPBadRequest(text=f"not a report: {error.error_count()} errors") from None
-        snapshot = controller.exchange(report, time.time())
-        return web.Response(text=snapshot.model_dump_json(), content_type="application/json")
+        return _answer(controller.exchange(report, time.time()))
 
     async def snapshot(_: web.Request) -> web.Response:
-        return web.Response(
-            text=controller.snapshot.model_dump_json(), content_type="application/json"
-        )
+        return _answer(controller.published())
 
     async def state(_: web.Request) -> web.Response:
         return web.json_response(controller.state())
@@ -48,3 +48,9 @@ def application(controller: Controller) -> web.Application:
     app.router.add_get("/v1/snapshot", snapshot)
     app.router.add_get("/v1/state", state)
     return app
+
+
+def _answer(snapshot: Snapshot | None) -> web.Response:
+    if snapshot is None:
+        raise web.HTTPServiceUnavailable(text="the fleet is not known yet")
+    return web.Response(text=snapshot.model_dump_json(), content_type="application/json")

@@ -18,6 +18,9 @@ from orchestrator.signals.report import GatewayReport
 
 log = logging.getLogger("orchestrator.controller")
 
+MAX_GAP_S = 3600
+"""Without a controller for longer, nobody knows any more what ran for how long."""
+
 
 class Controller:
     def __init__(self, catalogue: Catalogue, fleet: Fleet, memory_path: Path, now_s: float) -> None:
@@ -25,13 +28,20 @@ class Controller:
         self._fleet = fleet
         self._memory_path = memory_path
         self._memory = Memory.read(memory_path)
-        self._traffic = Traffic(catalogue.configuration.controller.window_s)
-        self._feeds = {f.name: FileFeed(f, now_s) for f in catalogue.configuration.price_feeds}
-        self._last_tick_s = now_s
+        self._memory.forget_unknown(catalogue)
+        fleet.warm.update(self._memory.warm)
+        configuration = catalogue.configuration
+        self._traffic = Traffic(
+            configuration.controller.window_s, configuration.policy.snapshot_stale_s
+        )
+        self._feeds = {f.name: FileFeed(f, now_s) for f in configuration.price_feeds}
         # Versions rise over restarts too, or gateways could hold one that means another state.
         self.snapshot = Snapshot(
-            version=int(now_s), config_version=catalogue.version, created_at_s=now_s
+            version=max(int(now_s), self._memory.version),
+            config_version=catalogue.version,
+            created_at_s=now_s,
         )
+        self._published = False
 
     async def run(self) -> None:
         """Ticks until cancelled; a tick that fails is logged and the next one tries again."""
@@ -44,6 +54,8 @@ class Controller:
 
     async def tick(self, now_s: float) -> None:
         await self._fleet.observe(now_s)
+        if not self._fleet.is_known(now_s):
+            return
         quotes = self._quotes(now_s)
         endpoints = {e: self._endpoint(e, now_s) for e in self._catalogue.candidates}
         budget_left = self._budget_left(now_s)
@@ -73,7 +85,10 @@ class Controller:
             else:
                 memory.draining_published.pop(workload, None)
         memory.bursts, memory.targets = planned.bursts, planned.targets
+        memory.warm, memory.version = sorted(self._fleet.warm), version
         self._charge(quotes, now_s)
+        # Before anybody can act on it: a controller that comes after must know what this one said.
+        await asyncio.to_thread(memory.write, self._memory_path)
         self.snapshot = Snapshot(
             version=version,
             config_version=self._catalogue.version,
@@ -83,12 +98,19 @@ class Controller:
             bursts=planned.bursts,
             budget_left_usd=budget_left,
         )
-        await asyncio.to_thread(memory.write, self._memory_path)
+        self._published = True
         self._fleet.set_targets(planned.targets, now_s)
 
-    def exchange(self, report: GatewayReport, now_s: float) -> Snapshot:
+    def exchange(self, report: GatewayReport, now_s: float) -> Snapshot | None:
+        """None, and the report is not taken, while this controller does not know the fleet yet:
+        gateways keep what they have."""
+        if not self._published:
+            return None
         self._traffic.take(report, now_s)
         return self.snapshot
+
+    def published(self) -> Snapshot | None:
+        return self.snapshot if self._published else None
 
     def state(self) -> dict[str, Any]:
         """Everything that `status` shows."""
@@ -200,9 +222,11 @@ class Controller:
         }
 
     def _charge(self, quotes: dict[str, Quote], now_s: float) -> None:
-        """Replicas that exist cost their pool's price, whether they serve or not."""
-        hours = (now_s - self._last_tick_s) / 3600
-        self._last_tick_s = now_s
+        """Replicas that exist cost their pool's price, whether they serve or not, and whether a
+        controller was there to see it."""
+        since_s = now_s if self._memory.charged_to_s is None else self._memory.charged_to_s
+        hours = min(max(now_s - since_s, 0), MAX_GAP_S) / 3600
+        self._memory.charged_to_s = now_s
         tokens = self._traffic.take_tokens()
         for name, pool in self._catalogue.pools.items():
             endpoints = [c.endpoint for c in self._catalogue.by_pool[name]]

@@ -10,15 +10,19 @@ GONE_AFTER_S = 10
 
 
 class Traffic:
-    def __init__(self, window_s: float) -> None:
+    def __init__(self, window_s: float, snapshot_stale_s: float) -> None:
         self._window_s = window_s
+        self._snapshot_stale_s = snapshot_stale_s
         self._reports: dict[str, tuple[float, GatewayReport]] = {}
+        """The last report of each gateway that has not said goodbye, and when it came."""
         self._ttft: dict[str, LatencyWindow] = {}
         self._slot: dict[str, LatencyWindow] = {}
         self._tokens: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
 
     def take(self, report: GatewayReport, now_s: float) -> None:
         self._reports[report.gateway_id] = (now_s, report)
+        if report.leaving:
+            del self._reports[report.gateway_id]
         for endpoint, figures in report.endpoints.items():
             self.ttft(endpoint).add(figures.ttft_s, now_s)
             self.slot(endpoint).add(figures.slot_s, now_s)
@@ -48,11 +52,18 @@ class Traffic:
         ]
 
     def oldest_snapshot(self, now_s: float) -> int:
-        """The oldest version on which a live gateway decides; 0 when none reports.
+        """The oldest version on which a gateway may still decide; 0 when none reports.
 
-        A gateway that does not report may still be sending, so silence never counts as consent.
+        Silence never counts as consent: one that does not report sends on, as its last snapshot
+        says, until that is stale.
         """
-        return min((r.snapshot_version for r in self._live(now_s)), default=0)
+        horizon_s = max(self._snapshot_stale_s, GONE_AFTER_S)
+        self._reports = {
+            gateway: (at_s, report)
+            for gateway, (at_s, report) in self._reports.items()
+            if now_s - at_s <= horizon_s
+        }
+        return min((r.snapshot_version for _, r in self._reports.values()), default=0)
 
     def take_tokens(self) -> dict[str, dict[str, int]]:
         """Tokens by endpoint and workload since the last call."""
@@ -61,9 +72,4 @@ class Traffic:
         return tokens
 
     def _live(self, now_s: float) -> list[GatewayReport]:
-        self._reports = {
-            name: (at_s, report)
-            for name, (at_s, report) in self._reports.items()
-            if now_s - at_s <= GONE_AFTER_S
-        }
-        return [report for _, report in self._reports.values()]
+        return [r for at_s, r in self._reports.values() if now_s - at_s <= GONE_AFTER_S]

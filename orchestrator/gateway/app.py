@@ -31,6 +31,8 @@ log = logging.getLogger("orchestrator.gateway")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 BODY_TIMEOUT_S = 30
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths for those who watch the gateway; they are no requests."""
 
 
 class ClientGone(Exception):
@@ -43,7 +45,7 @@ class Gateway:
     def __init__(self, directory: Path, ledger: Path) -> None:
         self._telemetry = Telemetry()
         self._exchange = Exchange(directory, self._telemetry)
-        self._ledger_path = ledger
+        self._ledger = UsageLedger(ledger)
         self._open = 0
         self._relay: Relay | None = None
 
@@ -61,59 +63,56 @@ class Gateway:
         """Opens the ledger and runs the exchange with the controller until the server stops."""
         async with AsyncExitStack() as running:
             await receive()
-            ledger = running.enter_context(UsageLedger(self._ledger_path))
+            running.enter_context(self._ledger)
             upstreams = await running.enter_async_context(Upstreams(self.spec.timeouts))
+            running.push_async_callback(self._exchange.say_goodbye)
             exchange = asyncio.create_task(self._exchange.run())
             running.callback(exchange.cancel)
-            self._relay = Relay(self._exchange, upstreams, self._telemetry, ledger)
+            self._relay = Relay(self._exchange, upstreams, self._telemetry, self._ledger)
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        request_id = _request_id(headers.get(b"x-request-id"))
+        path, headers = scope["path"], dict(scope["headers"])
+        request_id = request_id_of(headers.get(b"x-request-id"))
+        key: Key | None = None
         call: Call | None = None
+        status = 499
         try:
-            path = scope["path"]
             if path in ENDPOINTS:
                 _allow(scope, "POST")
-                call = await self._call(path, headers, receive, send, request_id)
-                await self._relayed(call, receive)
-                self._count(call, call.status)
+                started_s = time.monotonic()
+                key = self._authenticate(headers)
+                with self._place():
+                    raw = await _body(
+                        headers.get(b"content-length"), receive, self.spec.max_body_bytes
+                    )
+                    claimed = claimed_data_class(scope["headers"])
+                    call = Call(request_id, key, claimed, parse(path, raw), send, started_s)
+                    assert self._relay is not None, "the server runs the lifespan first"
+                    with _while_connected(receive):
+                        await self._relay.run(call)
             else:
-                _allow(scope, "GET")
-                await self._local(path, headers, send, request_id)
+                await self._local(scope, headers, send, request_id)
         except ApiError as error:
-            if call is not None:
-                self._count(call, error.status)
+            status = error.status
             await self._error(error, send, request_id)
         except ClientGone:
-            if call is not None:
-                self._count(call, 499)
+            pass
         except Exception:
             # What went wrong is for the log; the client learns only that it was us.
             log.exception("request %s failed", request_id)
-            if call is None or not call.status:
-                ours = ApiError(500, "internal_error", "The gateway failed.", "server_error")
-                await self._error(ours, send, request_id)
-            else:
+            status = 500
+            if call is not None and call.status:
                 raise
-
-    async def _call(
-        self,
-        path: str,
-        headers: dict[bytes, bytes],
-        receive: Receive,
-        send: Send,
-        request_id: str,
-    ) -> Call:
-        started_s = time.monotonic()
-        key = self._authenticate(headers)
-        limit = self.spec.max_body_bytes
-        raw = await _body(headers.get(b"content-length"), receive, limit)
-        claimed = claimed_data_class(headers.get(b"x-orchestrator-data-class"))
-        return Call(request_id, key, claimed, parse(path, raw), send, started_s)
+            ours = ApiError(500, "internal_error", "The gateway failed.", "server_error")
+            await self._error(ours, send, request_id)
+        else:
+            status = 200
+        finally:
+            if path not in PROBES:
+                self._count(key, call, status)
 
     def _authenticate(self, headers: dict[bytes, bytes]) -> Key:
         exchange = self._exchange
@@ -121,8 +120,9 @@ class Gateway:
             exchange.keys, exchange.catalogue.workloads, headers.get(b"authorization")
         )
 
-    async def _relayed(self, call: Call, receive: Receive) -> None:
-        """Runs the call, and cancels it, with its upstream, when the client goes away."""
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the requests that may be open, from before its body. Raises ApiError 429."""
         if self._open >= self.spec.max_concurrent_requests:
             raise ApiError(
                 429,
@@ -131,29 +131,29 @@ class Gateway:
                 "rate_limit_error",
                 headers={"retry-after": "1"},
             )
-        assert self._relay is not None, "the server runs the lifespan first"
         self._open += 1
         try:
-            with _while_connected(receive):
-                await self._relay.run(call)
+            yield
         finally:
             self._open -= 1
 
     async def _local(
-        self, path: str, headers: dict[bytes, bytes], send: Send, request_id: str
+        self, scope: Scope, headers: dict[bytes, bytes], send: Send, request_id: str
     ) -> None:
+        path = scope["path"]
+        if path not in PROBES and path != "/v1/models" and not path.startswith("/v1/models/"):
+            raise ApiError(404, "not_found", "There is nothing at this path.")
+        _allow(scope, "GET")
         if path == "/healthz":
             await self._json({"status": "alive"}, send, request_id)
         elif path == "/readyz":
             await self._ready(send, request_id)
         elif path == "/metrics":
-            body = self._telemetry.exposition(self._exchange.snapshot.version)
+            body = self._telemetry.exposition(self._exchange.snapshot.version, self._ledger.lost)
             await self._answer(200, b"text/plain; version=0.0.4", body, send, request_id)
-        elif path == "/v1/models" or path.startswith("/v1/models/"):
+        else:
             key = self._authenticate(headers)
             await self._models(key.workload, path, send, request_id)
-        else:
-            raise ApiError(404, "not_found", "There is nothing at this path.")
 
     async def _ready(self, send: Send, request_id: str) -> None:
         """Ready when some endpoint is: a gateway in front of nothing should get no traffic."""
@@ -202,14 +202,20 @@ class Gateway:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _count(self, call: Call, status: int) -> None:
+    def _count(self, key: Key | None, call: Call | None, status: int) -> None:
+        """With what was known of the request when it ended."""
+        workload = key.workload if key else ""
+        if call is None:
+            self._telemetry.answered(workload, "", "", "", status)
+            return
         # The model is the client's word until the catalogue knows it.
         known = call.request.model in self._exchange.catalogue.by_model
         model = call.request.model if known else "unknown"
-        self._telemetry.answered(call.key.workload, model, call.zone, call.pool, status)
+        self._telemetry.answered(workload, model, call.zone, call.pool, status)
 
 
-def _request_id(header: bytes | None) -> str:
+def request_id_of(header: bytes | None) -> str:
+    """The client's own when it is fit for logs and headers, else a new one."""
     given = header.decode("latin-1") if header else ""
     # Nothing relies on an id being hard to guess, and the system's randomness costs a call.
     return given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"

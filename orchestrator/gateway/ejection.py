@@ -7,12 +7,20 @@ FAILURES = 3
 PAUSE_S = 5.0
 
 
+def says_it_is_ill(reason: str) -> bool:
+    """Whether a failed attempt tells something of the endpoint, and not of this request or of a
+    configuration, which the next request may find otherwise."""
+    return not reason.startswith(("status_3", "status_4")) and reason != "too_large"
+
+
 class Ejection:
     def __init__(self) -> None:
         self._in_a_row: dict[str, int] = defaultdict(int)
         self._until_s: dict[str, float] = {}
 
-    def failed(self, endpoint: str, now_s: float) -> None:
+    def failed(self, endpoint: str, reason: str, now_s: float) -> None:
+        if not says_it_is_ill(reason):
+            return
         self._in_a_row[endpoint] += 1
         if self._in_a_row[endpoint] >= FAILURES:
             self._until_s[endpoint] = now_s + PAUSE_S

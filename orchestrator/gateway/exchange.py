@@ -47,46 +47,68 @@ class Exchange:
     async def run(self) -> None:
         """Exchanges once per tick until cancelled. A controller that is gone changes nothing: the
         last snapshot stays in force and ages."""
-        controller = self.catalogue.configuration.controller
-        token = os.environ.get("ORCHESTRATOR_TOKEN", "")
-        timeout = aiohttp.ClientTimeout(total=5)
-        async with aiohttp.ClientSession(
-            timeout=timeout, headers={"authorization": f"Bearer {token}"}
-        ) as session:
+        async with self._session() as session:
             while True:
                 self._refresh_keys()
                 try:
-                    await self._once(session, f"{controller.url}/v1/exchange")
+                    await self._once(session)
                 except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
                     log.warning("no snapshot from the controller: %s", type(error).__name__)
                 except ConfigurationError as error:
                     log.error("the changed configuration is not taken: %s", error)
-                await asyncio.sleep(controller.tick_s)
+                except Exception:
+                    # Whatever it was: revoked keys and staleness depend on this loop going on.
+                    log.exception("an exchange with the controller failed")
+                await asyncio.sleep(self.catalogue.configuration.controller.tick_s)
 
-    async def _once(self, session: aiohttp.ClientSession, url: str) -> None:
+    async def say_goodbye(self) -> None:
+        """Tells the controller, if it is there, that nothing comes from this gateway any more: else
+        it must take its silence for that of one that sends on."""
+        try:
+            async with self._session() as session:
+                await self._post(session, leaving=True)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            log.warning("no goodbye to the controller: %s", type(error).__name__)
+
+    def _session(self) -> aiohttp.ClientSession:
+        token = os.environ.get("ORCHESTRATOR_TOKEN", "")
+        return aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=5), headers={"authorization": f"Bearer {token}"}
+        )
+
+    async def _post(self, session: aiohttp.ClientSession, leaving: bool = False) -> bytes:
         report = GatewayReport(
             gateway_id=self.gateway_id,
-            config_version=self.catalogue.version,
             snapshot_version=self.snapshot.version,
             endpoints=self._telemetry.report(time.monotonic()),
+            leaving=leaving,
         )
-        body = report.model_dump_json()
-        self._telemetry.reset()
-        async with session.post(url, data=body) as response:
-            response.raise_for_status()
-            snapshot = Snapshot.model_validate_json(await response.read())
+        url = f"{self.catalogue.configuration.controller.url}/v1/exchange"
+        try:
+            async with session.post(url, data=report.model_dump_json()) as response:
+                response.raise_for_status()
+                return await response.read()
+        except BaseException:
+            # Twice in the controller's figures at worst, when only its answer was lost.
+            self._telemetry.not_taken(report.endpoints)
+            raise
+
+    async def _once(self, session: aiohttp.ClientSession) -> None:
+        snapshot = Snapshot.model_validate_json(await self._post(session))
         if snapshot.config_version != self.catalogue.version:
             loaded = await asyncio.to_thread(load, self._directory)
             if loaded.version == snapshot.config_version:
                 self.catalogue = Catalogue(loaded.configuration, loaded.version)
+        # A controller whose ticks fail gives the same snapshot again: that one goes on ageing.
+        if snapshot.version != self.snapshot.version:
+            self._received_s = time.monotonic()
         self.snapshot = snapshot
-        self._received_s = time.monotonic()
 
     def _refresh_keys(self) -> None:
         """Keys come and go without a new configuration: a revoked one is refused within a tick."""
         try:
             self._key_ring.refresh()
-        except (OSError, ValueError) as error:
+        except Exception as error:
             log.error("the changed keys are not taken: %s", error)
 
     def _before_the_first(self) -> Snapshot:

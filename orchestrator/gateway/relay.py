@@ -6,20 +6,21 @@ the stream goes on to its end or ends with a typed error event; text is never re
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from orchestrator.config.data_class import DataClass
-from orchestrator.config.spec import Key
-from orchestrator.gateway import sse
+from orchestrator.config.spec import Key, Timeouts
+from orchestrator.gateway import sse, usage
 from orchestrator.gateway.ejection import Ejection
 from orchestrator.gateway.errors import ApiError, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
+from orchestrator.gateway.usage import Usage
 from orchestrator.ledger.usage import UsageLedger, UsageRecord
 from orchestrator.policy.decide import Decision, decide
 from orchestrator.policy.facts import Facts
@@ -29,6 +30,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CLIENT_MISTAKES = frozenset({400, 413, 422})
 """Upstream answers that say something of the request itself: the client gets them."""
+PIECE_BYTES = 64 * 1024
+"""Whole answers are sent in pieces of this size, so that a slow client is told from a stuck one."""
+OUT_OF_TIME = "out_of_time"
+"""How a stream ends that had all the time that an answer may take. It says nothing of the endpoint:
+the model may have had much to say, or the client read slowly."""
 
 
 @dataclass(slots=True)
@@ -54,7 +60,7 @@ class Attempt:
     number: int
     started_s: float
     first_token_s: float | None = None
-    usage: dict[str, Any] = field(default_factory=dict)
+    usage: Usage | None = None
     chunks: int = 0
     """Content events passed on; the count of tokens when the engine gives no usage."""
     outcome: str = "cancelled"
@@ -78,6 +84,8 @@ class Relay:
         """Answers the call. Raises ApiError while nothing has been sent yet."""
         failed: dict[str, str] = {}
         for number in range(1, self._exchange.catalogue.configuration.policy.max_attempts + 1):
+            if failed and self._left_s(call) <= 0:
+                break
             decision = self.decide(call, failed)
             if decision.grant is None:
                 raise _denial(decision, bool(failed))
@@ -85,15 +93,21 @@ class Relay:
             try:
                 await self._attempt(call, attempt)
             except UpstreamFailed as failure:
-                attempt.outcome = failure.reason
                 failed[attempt.endpoint] = f"failed this request: {failure.reason}"
-                self._telemetry.failed(attempt.endpoint, failure.reason)
-                self._ejection.failed(attempt.endpoint, time.monotonic())
+                self._failed(attempt, failure.reason)
             else:
                 return
         raise unavailable("upstream_failed", "No replica answered. Try again shortly.")
 
     def decide(self, call: Call, failed: dict[str, str]) -> Decision:
+        """Ejected endpoints are left alone while there are others: the last one is tried again."""
+        ejected = self._ejection.ejected(time.monotonic())
+        decision = self._decide(call, {**ejected, **failed})
+        if decision.grant is None and ejected:
+            decision = self._decide(call, failed)
+        return decision
+
+    def _decide(self, call: Call, excluded: dict[str, str]) -> Decision:
         exchange = self._exchange
         facts = Facts(
             workload=call.key.workload,
@@ -103,19 +117,26 @@ class Relay:
             total_tokens=call.request.max_tokens,
             snapshot_age_s=exchange.snapshot_age_s,
             inflight=self._telemetry.inflight,
-            excluded={**self._ejection.ejected(time.monotonic()), **failed},
+            excluded=excluded,
         )
         return decide(facts, exchange.catalogue, exchange.snapshot)
 
     async def _attempt(self, call: Call, attempt: Attempt) -> None:
         endpoint = attempt.endpoint
-        self._telemetry.opened(endpoint, attempt, attempt.started_s)
+        # A whole answer shows only its end, so its wait says nothing of the first token.
+        self._telemetry.opened(
+            endpoint, attempt, attempt.started_s if call.request.stream else None
+        )
         upstream_id = (
             call.request_id if attempt.number == 1 else f"{call.request_id}-{attempt.number}"
         )
+        # Without a stream the engine says nothing before it has everything.
+        timeout_s = self._left_s(call)
+        if call.request.stream:
+            timeout_s = min(timeout_s, self._timeouts.first_token_s)
         try:
             async with self._upstreams.send(
-                attempt.grant, call.request.path, call.request.body, upstream_id
+                attempt.grant, call.request.path, call.request.body, upstream_id, timeout_s
             ) as response:
                 if response.status != 200:
                     await self._refused(call, attempt, response)
@@ -131,45 +152,68 @@ class Relay:
             )
             self._account(call, attempt, now_s)
 
+    @property
+    def _timeouts(self) -> Timeouts:
+        return self._exchange.catalogue.configuration.gateway.timeouts
+
+    def _left_s(self, call: Call) -> float:
+        """Of the time that the whole answer may take."""
+        return call.started_s + self._timeouts.total_s - time.monotonic()
+
+    def _failed(self, attempt: Attempt, reason: str) -> None:
+        attempt.outcome = reason
+        if reason != OUT_OF_TIME:
+            self._telemetry.failed(attempt.endpoint, reason)
+            self._ejection.failed(attempt.endpoint, reason, time.monotonic())
+
     async def _refused(self, call: Call, attempt: Attempt, response: Response) -> None:
-        timeouts = self._exchange.catalogue.configuration.gateway.timeouts
-        body = await response.body(timeouts.between_tokens_s)
+        body = await response.body(min(self._timeouts.between_tokens_s, self._left_s(call)))
         attempt.outcome = f"status_{response.status}"
         if response.status not in CLIENT_MISTAKES:
             raise UpstreamFailed(f"status_{response.status}")
         raise ApiError(response.status, "invalid_request", _engine_message(body))
 
     async def _whole(self, call: Call, attempt: Attempt, response: Response) -> None:
-        timeouts = self._exchange.catalogue.configuration.gateway.timeouts
-        body = await response.body(timeouts.total_s)
+        body = await response.body(self._left_s(call))
         try:
-            usage = orjson.loads(body).get("usage")
+            attempt.usage = usage.read(orjson.loads(body).get("usage"))
         except (orjson.JSONDecodeError, AttributeError):
             raise UpstreamFailed("malformed") from None
-        attempt.usage = usage if isinstance(usage, dict) else {}
         attempt.outcome = "complete"
         self._first_token(call, attempt)
         await self._start(call, attempt, b"application/json", len(body))
-        await call.send({"type": "http.response.body", "body": body})
+        for start in range(0, len(body), PIECE_BYTES):
+            piece = body[start : start + PIECE_BYTES]
+            more = start + PIECE_BYTES < len(body)
+            await call.send({"type": "http.response.body", "body": piece, "more_body": more})
+
+    async def _chunk(self, call: Call, attempt: Attempt, response: Response) -> bytes:
+        """The next bytes of a stream. Raises UpstreamFailed when they do not come in time."""
+        wait_s, left_s = self._timeouts.between_tokens_s, self._left_s(call)
+        if attempt.first_token_s is None:
+            wait_s = attempt.started_s + self._timeouts.first_token_s - time.monotonic()
+        try:
+            chunk = await response.chunk(min(wait_s, left_s))
+        except UpstreamFailed as failure:
+            if failure.reason == "stalled" and left_s < wait_s:
+                raise UpstreamFailed(OUT_OF_TIME) from None
+            raise
+        if not chunk:
+            raise UpstreamFailed("cut")
+        return chunk
 
     async def _stream(self, call: Call, attempt: Attempt, response: Response) -> None:
-        timeouts = self._exchange.catalogue.configuration.gateway.timeouts
-        deadline_s = call.started_s + timeouts.total_s
         splitter = sse.EventSplitter()
         held: list[bytes] = []
         committed = done = False
         try:
             while not done:
-                wait_s = timeouts.between_tokens_s if committed else timeouts.first_token_s
-                chunk = await response.chunk(min(wait_s, deadline_s - time.monotonic()))
-                if not chunk:
-                    raise UpstreamFailed("cut")
-                for event in splitter.feed(chunk):
-                    kind = sse.classify(event, committed)
+                for received in splitter.feed(await self._chunk(call, attempt, response)):
+                    kind, event = sse.read(received, committed)
                     if kind is sse.Kind.ERROR:
                         raise UpstreamFailed("engine_error")
                     if kind is sse.Kind.USAGE:
-                        attempt.usage = sse.usage(event)
+                        attempt.usage = usage.read(sse.usage(event))
                         if not call.request.wants_usage:
                             continue
                     elif kind is sse.Kind.CONTENT:
@@ -178,8 +222,11 @@ class Relay:
                             committed = True
                             self._first_token(call, attempt)
                             await self._start(call, attempt, b"text/event-stream", None)
-                    done = done or kind is sse.Kind.DONE
-                    held.append(event)
+                    if event:
+                        held.append(event)
+                    if kind is sse.Kind.DONE:
+                        done = True
+                        break
                 if committed and held:
                     await call.send(
                         {
@@ -192,17 +239,8 @@ class Relay:
         except UpstreamFailed as failure:
             if not committed:
                 raise
-            attempt.outcome = failure.reason
-            self._telemetry.failed(attempt.endpoint, failure.reason)
-            self._ejection.failed(attempt.endpoint, time.monotonic())
-            interrupted = ApiError(
-                502,
-                "stream_interrupted",
-                "The replica was lost in the middle of the answer. What was sent is valid; ask "
-                "again for a whole answer.",
-                "server_error",
-            )
-            last = b"".join(held) + interrupted.event()
+            self._failed(attempt, failure.reason)
+            last = b"".join(held) + _interruption(failure.reason).event()
             await call.send({"type": "http.response.body", "body": last, "more_body": False})
             return
         if not committed:
@@ -213,10 +251,13 @@ class Relay:
         now_s = time.monotonic()
         attempt.first_token_s = now_s
         self._ejection.succeeded(attempt.endpoint)
-        # A whole answer shows only its end: its first token cannot be told.
         if call.request.stream:
             self._telemetry.first_token(
-                attempt.endpoint, attempt, call.key.workload, now_s - call.started_s
+                attempt.endpoint,
+                attempt,
+                call.key.workload,
+                now_s - attempt.started_s,
+                now_s - call.started_s,
             )
 
     async def _start(
@@ -239,18 +280,16 @@ class Relay:
         await call.send({"type": "http.response.start", "status": 200, "headers": headers})
 
     def _account(self, call: Call, attempt: Attempt, now_s: float) -> None:
-        grant, usage = attempt.grant, attempt.usage
+        grant = attempt.grant
         candidate, quote = grant.candidate, grant.quote
-        prompt_tokens = int(usage.get("prompt_tokens") or 0)
-        completion_tokens = int(usage.get("completion_tokens") or attempt.chunks)
-        details = usage.get("prompt_tokens_details") or {}
+        used = attempt.usage or Usage(0, attempt.chunks, 0)
         self._telemetry.used(
             attempt.endpoint,
             grant.workload,
             candidate.model.name,
             candidate.zone.name,
-            prompt_tokens,
-            completion_tokens,
+            used.prompt_tokens,
+            used.completion_tokens,
         )
         first_s = attempt.first_token_s
         self._ledger.append(
@@ -269,10 +308,10 @@ class Relay:
                 snapshot_version=grant.snapshot_version,
                 usd_per_gpu_hour=quote.usd_per_gpu_hour if quote else None,
                 outcome=attempt.outcome,
-                prompt_tokens=prompt_tokens,
-                cached_tokens=int(details.get("cached_tokens") or 0),
-                completion_tokens=completion_tokens,
-                usage_source="engine" if usage else "counted",
+                prompt_tokens=used.prompt_tokens,
+                cached_tokens=used.cached_tokens,
+                completion_tokens=used.completion_tokens,
+                usage_source="engine" if attempt.usage else "counted",
                 ttft_s=first_s - call.started_s if first_s and call.request.stream else None,
                 duration_s=now_s - attempt.started_s,
             )
@@ -304,6 +343,24 @@ def _denial(decision: Decision, tried: bool) -> ApiError:
     if tried:
         return unavailable("upstream_failed", "No replica answered. Try again shortly.")
     return unavailable("no_capacity", "No replica can take this request now. Try again shortly.")
+
+
+def _interruption(reason: str) -> ApiError:
+    if reason == OUT_OF_TIME:
+        return ApiError(
+            504,
+            "time_limit",
+            "The answer took all the time that one may take. What was sent is valid; ask for fewer "
+            "tokens.",
+            "server_error",
+        )
+    return ApiError(
+        502,
+        "stream_interrupted",
+        "The replica was lost in the middle of the answer. What was sent is valid; ask again for a "
+        "whole answer.",
+        "server_error",
+    )
 
 
 def _engine_message(body: bytes) -> str:

@@ -1,5 +1,6 @@
 """The fields of a request that routing needs; the rest passes through as it came."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +68,19 @@ def _max_tokens(body: dict[str, Any]) -> int:
     return 0
 
 
-def claimed_data_class(header: bytes | None) -> DataClass:
-    """The class that a client puts on its request. Raises ApiError 400 for an unknown label."""
-    if header is None:
-        return DataClass.PUBLIC
+def claimed_data_class(headers: Iterable[tuple[bytes, bytes]]) -> DataClass:
+    """The highest class that a client, or a proxy on the way, put on the request.
+
+    Headers may come several times and as lists. Raises ApiError 400 for an unknown label.
+    """
+    labels = [
+        label
+        for name, value in headers
+        if name == b"x-orchestrator-data-class"
+        for label in value.decode("latin-1").split(",")
+    ]
     try:
-        return DataClass.parse(header.decode("latin-1"))
+        return max((DataClass.parse(label) for label in labels), default=DataClass.PUBLIC)
     except ValueError:
         known = ", ".join(c.label for c in DataClass)
         raise ApiError(

@@ -3,13 +3,13 @@
 import asyncio
 import math
 import socket
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from orchestrator.gateway.app import Gateway
+from orchestrator.gateway.app import Gateway, request_id_of
 from orchestrator.gateway.errors import ApiError
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -19,11 +19,13 @@ KEEP_ALIVE_S = 75
 
 
 class Protocol(HttpToolsProtocol):
-    """HTTP/1.1 with limits on the size of a request's head and on the time that it may take."""
+    """HTTP/1.1 with limits on the size of a request's head and on the time that it may take, and
+    on the time for which a client may leave what it was sent unread."""
 
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_body = False
+    _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -31,7 +33,25 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_whole()
+        self._is_read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        gateway = cast(Gateway, self.config.app)
+        # Closing would wait for the client to read the rest.
+        self._unread_timer = self.loop.call_later(
+            gateway.spec.timeouts.between_tokens_s, self.transport.abort
+        )
+
+    def resume_writing(self) -> None:
+        self._is_read()
+        super().resume_writing()
+
+    def _is_read(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
@@ -82,7 +102,8 @@ def _answer(error: ApiError) -> bytes:
     body = error.body()
     head = (
         f"HTTP/1.1 {error.status} {reasons[error.status]}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        f"content-length: {len(body)}\r\nx-request-id: {request_id_of(None)}\r\n"
+        "connection: close\r\n\r\n"
     )
     return head.encode() + body
 

@@ -20,8 +20,6 @@ BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 class _Tally:
     ttft_s: list[float] = field(default_factory=list)
     slot_s: list[float] = field(default_factory=list)
-    requests: int = 0
-    failures: int = 0
     tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
 
@@ -34,7 +32,7 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "orchestrator_requests",
-            "Answered requests",
+            "Requests that got an answer, whatever it was; labels are empty where nothing is known",
             ["workload", "model", "zone", "pool", "code"],
             registry=self.registry,
         )
@@ -68,29 +66,37 @@ class Telemetry:
             "Snapshot on which this gateway decides",
             registry=self.registry,
         )
+        self._usage_records_lost = Gauge(
+            "orchestrator_usage_records_lost",
+            "Usage records that could not be written since the start",
+            registry=self.registry,
+        )
 
-    def opened(self, endpoint: str, attempt: object, now_s: float) -> None:
+    def opened(self, endpoint: str, attempt: object, waits_since_s: float | None) -> None:
+        """`waits_since_s` is for attempts that will tell of their first token."""
         self.inflight[endpoint] += 1
-        self._waiting[endpoint][attempt] = now_s
+        if waits_since_s is not None:
+            self._waiting[endpoint][attempt] = waits_since_s
 
-    def first_token(self, endpoint: str, attempt: object, workload: str, ttft_s: float) -> None:
-        """`ttft_s` counts from the request's arrival, failed attempts included."""
+    def first_token(
+        self, endpoint: str, attempt: object, workload: str, attempt_s: float, request_s: float
+    ) -> None:
+        """What the endpoint took, for the controller; what the client waited since its request
+        arrived, body and failed attempts included, for people."""
         self._waiting[endpoint].pop(attempt, None)
         tally = self._tallies[endpoint]
         if len(tally.ttft_s) < MAX_SAMPLES:
-            tally.ttft_s.append(ttft_s)
-        self._ttft.labels(workload, endpoint.split("/")[0]).observe(ttft_s)
+            tally.ttft_s.append(attempt_s)
+        self._ttft.labels(workload, endpoint.split("/")[0]).observe(request_s)
 
     def closed(self, endpoint: str, attempt: object, slot_s: float | None) -> None:
         self.inflight[endpoint] -= 1
         self._waiting[endpoint].pop(attempt, None)
         tally = self._tallies[endpoint]
-        tally.requests += 1
         if slot_s is not None and len(tally.slot_s) < MAX_SAMPLES:
             tally.slot_s.append(slot_s)
 
     def failed(self, endpoint: str, reason: str) -> None:
-        self._tallies[endpoint].failures += 1
         pool, variant = endpoint.split("/")
         self._failures.labels(pool, variant, reason).inc()
 
@@ -111,7 +117,9 @@ class Telemetry:
         self._tokens.labels(workload, model, zone, "output").inc(completion_tokens)
 
     def report(self, now_s: float) -> dict[str, EndpointReport]:
-        """Everything since the last `reset`, by endpoint."""
+        """Everything since the last report, by endpoint. What is measured from now on is for the
+        next one, which `not_taken` gives this one's figures too."""
+        tallies, self._tallies = self._tallies, defaultdict(_Tally)
         return {
             endpoint: EndpointReport(
                 inflight=self.inflight.get(endpoint, 0),
@@ -120,20 +128,24 @@ class Telemetry:
                 ],
                 ttft_s=tally.ttft_s,
                 slot_s=tally.slot_s,
-                requests=tally.requests,
-                failures=tally.failures,
                 tokens=dict(tally.tokens),
             )
-            for endpoint in {*self.inflight, *self._tallies}
-            for tally in [self._tallies[endpoint]]
+            for endpoint in {*self.inflight, *tallies}
+            for tally in [tallies[endpoint]]
         }
 
-    def reset(self) -> None:
-        """After a report was accepted. Call it before anything else is measured."""
-        self._tallies.clear()
+    def not_taken(self, report: dict[str, EndpointReport]) -> None:
+        """Takes back the figures of a report that did not reach the controller."""
+        for endpoint, figures in report.items():
+            tally = self._tallies[endpoint]
+            tally.ttft_s = (figures.ttft_s + tally.ttft_s)[:MAX_SAMPLES]
+            tally.slot_s = (figures.slot_s + tally.slot_s)[:MAX_SAMPLES]
+            for workload, tokens in figures.tokens.items():
+                tally.tokens[workload] += tokens
 
-    def exposition(self, snapshot_version: int) -> bytes:
+    def exposition(self, snapshot_version: int, usage_records_lost: int) -> bytes:
         self._snapshot_version.set(snapshot_version)
+        self._usage_records_lost.set(usage_records_lost)
         for endpoint, count in self.inflight.items():
             self._inflight_gauge.labels(*endpoint.split("/")).set(count)
         return generate_latest(self.registry)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -11,6 +12,9 @@ import aiohttp
 
 from orchestrator.config.spec import Timeouts
 from orchestrator.policy.grant import Grant
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""An answer that does not come as a stream is held whole; a larger one is a failed attempt."""
 
 
 class UpstreamFailed(Exception):
@@ -27,26 +31,31 @@ class Response:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.status = response.status
-        self.content_type = response.headers.get("content-type", "application/json")
 
     async def chunk(self, timeout_s: float) -> bytes:
         """The next bytes, empty at the end. Raises UpstreamFailed on a cut or a stall."""
+        if timeout_s <= 0:
+            # Bytes that are there already would come all the same.
+            raise UpstreamFailed("stalled")
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._response.content.readany()
         except TimeoutError:
             raise UpstreamFailed("stalled") from None
-        except aiohttp.ClientError:
+        except (aiohttp.ClientError, OSError):
             raise UpstreamFailed("cut") from None
 
     async def body(self, timeout_s: float) -> bytes:
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._response.read()
-        except TimeoutError:
-            raise UpstreamFailed("stalled") from None
-        except aiohttp.ClientError:
-            raise UpstreamFailed("cut") from None
+        """All of it. Raises UpstreamFailed on a cut, a stall, or more than may be held."""
+        until_s = time.monotonic() + timeout_s
+        parts: list[bytes] = []
+        size = 0
+        while part := await self.chunk(until_s - time.monotonic()):
+            size += len(part)
+            if size > MAX_BODY_BYTES:
+                raise UpstreamFailed("too_large")
+            parts.append(part)
+        return b"".join(parts)
 
 
 class Upstreams:
@@ -70,10 +79,13 @@ class Upstreams:
 
     @asynccontextmanager
     async def send(
-        self, grant: Grant, path: str, body: bytes, request_id: str
+        self, grant: Grant, path: str, body: bytes, request_id: str, timeout_s: float
     ) -> AsyncIterator[Response]:
-        """POST to the granted endpoint. Leaving the context closes an unfinished answer, which
-        cancels it upstream. Raises UpstreamFailed when no headers come."""
+        """POST to the granted endpoint and nowhere else: a redirect is an answer like any other.
+
+        Leaving the context closes an unfinished answer, which cancels it upstream. Raises
+        UpstreamFailed when no headers come in time.
+        """
         candidate = grant.candidate
         headers = {"content-type": "application/json", "x-request-id": request_id}
         token_env = candidate.cluster.token_env
@@ -81,11 +93,13 @@ class Upstreams:
             headers["authorization"] = f"Bearer {os.environ.get(token_env, '')}"
         session = self._session(candidate.zone.name)
         try:
-            async with asyncio.timeout(self._timeouts.first_token_s):
-                response = await session.post(candidate.url + path, data=body, headers=headers)
+            async with asyncio.timeout(timeout_s):
+                response = await session.post(
+                    candidate.url + path, data=body, headers=headers, allow_redirects=False
+                )
         except TimeoutError:
             raise UpstreamFailed("timeout") from None
-        except aiohttp.ClientConnectionError:
+        except (aiohttp.ClientConnectionError, OSError):
             raise UpstreamFailed("unreachable") from None
         except aiohttp.ClientError:
             raise UpstreamFailed("protocol") from None

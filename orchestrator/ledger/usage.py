@@ -51,22 +51,35 @@ _INSERT = f"INSERT INTO usage VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: 
 _row = attrgetter(*_NAMES)
 
 
+BUSY_S = 5.0
+"""How long one write waits for another process that has the database locked."""
+_BROKEN_RECORD = (
+    OverflowError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+"""A value that SQLite cannot hold: no later attempt would go better."""
+
+
 class UsageLedger:
     """Appends to SQLite from a thread of its own, in batches.
 
-    A ledger that cannot keep up or write drops nothing silently: it counts and logs what it lost.
+    What cannot be written now is kept, up to `capacity` records, and written later; what is over
+    that is counted in `lost`, and logged.
     """
 
     def __init__(self, path: Path, capacity: int = 100_000) -> None:
         self._path = path
         self._capacity = capacity
         self._records: deque[UsageRecord] = deque()
+        self._batch: list[UsageRecord] = []
+        """Taken from the queue and not written yet."""
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._write, name="usage-ledger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="usage-ledger", daemon=True)
         self.lost = 0
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._thread.start()
         return self
 
@@ -78,34 +91,68 @@ class UsageLedger:
     ) -> None:
         """Writes what is queued, then stops."""
         self._stopping.set()
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=2 * BUSY_S)
+        self.lost += len(self._batch) + len(self._records)
+        if self.lost:
+            log.error("%d usage records are lost", self.lost)
 
     def append(self, record: UsageRecord) -> None:
         """Never blocks, and wakes no thread: that would cost the request more than the record."""
-        if len(self._records) < self._capacity:
+        if len(self._records) + len(self._batch) < self._capacity:
             self._records.append(record)
         else:
-            self._lose(1)
+            self.lost += 1
 
-    def _write(self) -> None:
-        connection = sqlite3.connect(self._path, timeout=30)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(_CREATE)
+    def _run(self) -> None:
+        connection: sqlite3.Connection | None = None
         stopping = False
+        said: tuple[str, int] = "", 0
         while not stopping:
             stopping = self._stopping.wait(FLUSH_S)
-            batch = [self._records.popleft() for _ in range(len(self._records))]
-            if not batch:
-                continue
+            trouble = ""
+            try:
+                connection = connection or self._connect()
+                self._flush(connection)
+            except Exception as error:
+                trouble = f"{type(error).__name__}: {error}"
+                if connection is not None:
+                    connection.close()
+                    connection = None
+            if (trouble, self.lost) != said:
+                said = trouble, self.lost
+                log.error("the ledger: %s; %d records lost", trouble or "writes again", self.lost)
+        if connection is not None:
+            connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=BUSY_S)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(_CREATE)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _flush(self, connection: sqlite3.Connection) -> None:
+        while self._batch or self._records:
+            if not self._batch:
+                self._batch = [self._records.popleft() for _ in range(len(self._records))]
             try:
                 with connection:
-                    connection.executemany(_INSERT, map(_row, batch))
-            except sqlite3.Error as error:
-                log.error("the ledger cannot be written: %s", error)
-                self._lose(len(batch))
-        connection.close()
+                    connection.executemany(_INSERT, map(_row, self._batch))
+            except _BROKEN_RECORD:
+                self._without_the_broken(connection)
+            self._batch = []
 
-    def _lose(self, count: int) -> None:
-        self.lost += count
-        log.error("%d usage records are lost since the start", self.lost)
+    def _without_the_broken(self, connection: sqlite3.Connection) -> None:
+        broken = 0
+        with connection:
+            for record in self._batch:
+                try:
+                    connection.execute(_INSERT, _row(record))
+                except _BROKEN_RECORD:
+                    broken += 1
+        self.lost += broken

@@ -7,7 +7,7 @@ declarative API and its endpoint for external scalers.
 import os
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 
@@ -35,6 +35,11 @@ class Replicas:
     """False while Serve still builds the application: nothing can be scaled yet."""
     failed: str | None = None
     """Serve's reason when the application cannot be deployed."""
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether Serve tries no more: the application could not even be built."""
+        return not self.deployed and self.failed is not None
 
     @property
     def total(self) -> int:
@@ -67,9 +72,10 @@ class RayPools:
             if app.get("deployed_app_config") and app.get("status") != "DELETING"
         }
         kept.update({app["name"]: app for app in applications})
-        host, _, port = self._cluster.url.split("://", 1)[1].partition(":")
+        front = urlsplit(self._cluster.url)
+        port = front.port or {"http": 80, "https": 443}[front.scheme]
         body = {
-            "http_options": {"host": host, "port": int(port)},
+            "http_options": {"host": front.hostname, "port": port},
             "applications": list(kept.values()),
         }
         await self._call("PUT", "/api/serve/applications/", body)
@@ -77,7 +83,7 @@ class RayPools:
     async def scale(self, candidate: Candidate, replicas: int, existing: Replicas | None) -> None:
         """Sets the target. An endpoint that starts from nothing is deployed first, since Serve
         takes no deployment of zero replicas. Raises PoolError."""
-        if existing is None:
+        if existing is None or existing.gave_up:
             if replicas:
                 await self.deploy([llm_application(candidate, replicas)])
             return

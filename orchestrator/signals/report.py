@@ -10,12 +10,10 @@ class EndpointReport(BaseModel):
 
     inflight: int = 0
     waiting_ages_s: list[float] = []
-    """Ages of requests that still wait for their first token."""
+    """Ages of streams that still wait for their first token."""
     ttft_s: list[float] = []
     slot_s: list[float] = []
-    """From first token to last, per finished request."""
-    requests: int = 0
-    failures: int = 0
+    """From first token to last, per finished stream."""
     tokens: dict[str, int] = {}
     """Prompt and completion tokens by workload."""
 
@@ -24,7 +22,8 @@ class GatewayReport(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     gateway_id: str
-    config_version: str
     snapshot_version: int
     """The snapshot on which this gateway decides."""
     endpoints: dict[str, EndpointReport] = {}
+    leaving: bool = False
+    """The gateway's last report: it has no request open and takes no more."""

@@ -56,7 +56,6 @@ def up(directory: Path, state: Path, report: Report) -> Loaded:
     )
     env = environment(state)
     _models(loaded, state, env, report)
-    (state / "controller.json").unlink(missing_ok=True)
 
     launched = [c for c in loaded.configuration.clusters if c.launch is not None]
     report(f"Starting Ray clusters: {', '.join(c.name for c in launched)}")
@@ -132,7 +131,10 @@ def _start_controller(loaded: Loaded, state: Path, env: dict[str, str]) -> None:
     log = state / "logs" / "controller.log"
     with log.open("a") as out:
         subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "orchestrator.cli", "controller", str(loaded.directory)],
+            [
+                *(sys.executable, "-m", "orchestrator.cli"),
+                *("controller", "--fresh", str(loaded.directory)),
+            ],
             env=env,
             stdout=out,
             stderr=out,

@@ -1,8 +1,8 @@
 """Simulated engines and the gateway in front of them, over real HTTP on loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,16 +71,31 @@ gateway:
   url: http://127.0.0.1:0
   cluster: serve
   max_body_bytes: 2000
-  timeouts: {{first_token_s: 1, between_tokens_s: 1}}
-controller: {{url: "http://127.0.0.1:9"}}
+  max_concurrent_requests: {max_open}
+  timeouts: {{first_token_s: 1, between_tokens_s: 1, total_s: {total_s}}}
+controller: {{url: "{controller}", tick_s: 0.05}}
 """
 )
 
 
-@asynccontextmanager
-async def serve_engine(engine: SimulatedEngine) -> AsyncIterator[str]:
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def scripted(handler: Handler) -> web.Application:
+    """A server that answers everything with one handler."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    return app
+
+
+def serve_engine(engine: SimulatedEngine) -> AbstractAsyncContextManager[str]:
     """The engine's URL."""
-    runner = web.AppRunner(engine.application(), handler_cancellation=True, shutdown_timeout=0.1)
+    return serve(engine.application())
+
+
+@asynccontextmanager
+async def serve(app: web.Application) -> AsyncIterator[str]:
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
@@ -114,6 +129,10 @@ class World:
     session: aiohttp.ClientSession
     keys: dict[str, str]
 
+    async def metrics(self) -> str:
+        async with self.session.get(f"{self.url}/metrics") as answer:
+            return await answer.text()
+
     def post(self, workload: str = "open", **body: object) -> Any:
         """A chat of three tokens."""
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **body}
@@ -124,14 +143,33 @@ class World:
 
 
 @asynccontextmanager
-async def world(tmp_path: Path, home: str = "", away: str = "") -> AsyncIterator[World]:
-    """`home` and `away` are faults, as `Fault.parse` takes them."""
+async def world(
+    tmp_path: Path,
+    home: str | Handler = "",
+    away: str | Handler = "",
+    total_s: float = 60,
+    max_open: int = 100,
+) -> AsyncIterator[World]:
+    """`home` and `away` are faults, as `Fault.parse` takes them, or answer in an engine's place."""
     home_engine, away_engine = (
-        SimulatedEngine(FAST, [Fault.parse(fault)] if fault else [], remember=True)
-        for fault in (home, away)
+        SimulatedEngine(
+            FAST, [Fault.parse(how)] if isinstance(how, str) and how else [], remember=True
+        )
+        for how in (home, away)
     )
-    async with serve_engine(home_engine) as home_url, serve_engine(away_engine) as away_url:
-        (tmp_path / "all.yaml").write_text(CONFIG.format(home=home_url, away=away_url))
+    home_app, away_app = (
+        engine.application() if isinstance(how, str) else scripted(how)
+        for engine, how in ((home_engine, home), (away_engine, away))
+    )
+    async with serve(home_app) as home_url, serve(away_app) as away_url:
+        text = CONFIG.format(
+            home=home_url,
+            away=away_url,
+            controller="http://127.0.0.1:9",
+            total_s=total_s,
+            max_open=max_open,
+        )
+        (tmp_path / "all.yaml").write_text(text)
         plain = {name: keys.create(tmp_path, name)[1] for name in ("open", "closed")}
         async with serve_gateway(tmp_path) as url, aiohttp.ClientSession() as session:
             yield World(url, home_engine, away_engine, session, plain)

@@ -304,8 +304,9 @@ def test_only_the_token_opens_the_controller(tmp_path: Path, free_port: int) -> 
     async def test(w: World) -> None:
         url = f"http://127.0.0.1:{free_port}"
         for path in ("/v1/state", "/v1/snapshot"):
-            async with w.session.get(url + path) as answer:
-                assert answer.status == 401
+            for headers in ({}, {"authorization": "Bearer \udcff"}):
+                async with w.session.get(url + path, headers=headers) as answer:
+                    assert answer.status == 401
         good = {"authorization": f"Bearer {TOKEN}"}
         async with w.session.get(f"{url}/v1/state", headers=good) as answer:
             assert answer.status == 200

@@ -30,6 +30,7 @@ async def refusal(reader: asyncio.StreamReader) -> tuple[int, str]:
     """Status and error code of an answer after which the connection is closed."""
     async with asyncio.timeout(5):
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert b"\r\nx-request-id: " in head
     return int(head.split()[1]), orjson.loads(body)["error"]["code"]
 
 

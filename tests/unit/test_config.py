@@ -87,6 +87,10 @@ def test_what_is_missing_is_reported_where_it_belongs(tmp_path: Path) -> None:
         ("zones: &z []\nclusters: *z\n", "anchors are not taken"),
         ("policy: {max_attempts: 1, max_attempts: 2}\n", "stands here twice"),
         ("policy: !!python/object:os.system {}\n", "tag"),
+        ("policy: {max_attempts: 2026-99-99}\n", "quotes"),
+        ("? [a]\n: 1\n", ""),
+        ("policy:\n  ? [a]\n  : 1\n", ""),
+        ('price_feeds:\n  - {name: a, file: "\\0"}\n', ""),
         ("policy:\n" + "".join(f"{' ' * (i + 1)}a:\n" for i in range(40)), "nested deeper"),
     ],
 )
@@ -94,6 +98,29 @@ def test_yaml_that_nobody_needs_is_refused(tmp_path: Path, text: str, message: s
     directory = copy(tmp_path)
     (directory / "more.yaml").write_text(text)
     assert any(p.startswith("more.yaml:") and message in p for p in problems(directory))
+
+
+def test_a_file_that_goes_away_while_it_is_read_is_a_problem_like_any_other(tmp_path: Path) -> None:
+    directory = copy(tmp_path)
+    (directory / "more.yaml").symlink_to(directory / "none.yaml")
+    assert problems(directory) == ["more.yaml:1: cannot be read: No such file or directory"]
+
+
+def test_the_gateway_stands_where_the_highest_data_may_be(tmp_path: Path) -> None:
+    directory = copy(tmp_path, "settings.yaml", "cluster: onprem", "cluster: cloud")
+    (problem,) = problems(directory)
+    assert problem.startswith(f"settings.yaml:{line(directory, 'settings.yaml', 'cluster: cloud')}")
+    assert "may not hold restricted data; name a cluster" in problem
+
+
+def test_a_burst_pool_of_one_workload_is_no_home_of_another(tmp_path: Path) -> None:
+    other = "workloads:\n  - name: search\n    data_class: public\n    models: [tiny]\n"
+    other += "    allowed_zones: [onprem, cloud-eu]\n    slo: {ttft_p95_s: 1}\n"
+    directory = copy(tmp_path)
+    (directory / "more.yaml").write_text(other)
+    (problem,) = problems(directory)
+    assert problem.startswith("more.yaml:2: pool 'cloud-cpu'")
+    assert "leave zone 'cloud-eu' out of allowed_zones" in problem
 
 
 def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
@@ -114,6 +141,18 @@ def test_a_pool_that_somebody_else_runs_is_always_there(tmp_path: Path) -> None:
     )
     (problem,) = problems(directory)
     assert "min_replicas: 1" in problem
+
+
+def test_a_key_expires_at_a_moment_and_not_at_some_clock_time(tmp_path: Path) -> None:
+    keys = "keys:\n  - id: aaaaaaaa\n    workload: assistant\n    sha256: '" + "0" * 64 + "'"
+    keys += "\n    created_at: 2026-01-01T00:00:00Z\n    expires_at: 2027-01-01T00:00:00"
+    directory = copy(tmp_path)
+    (directory / "keys.yaml").write_text(f"{keys}\n")
+    (problem,) = problems(directory)
+    assert problem.startswith("keys.yaml:6: keys[0].expires_at:")
+    assert "timezone" in problem
+    (directory / "keys.yaml").write_text(f"{keys}Z\n")
+    assert load(directory).configuration.keys
 
 
 def test_an_empty_directory_says_what_to_give(tmp_path: Path) -> None:

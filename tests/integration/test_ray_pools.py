@@ -1,0 +1,58 @@
+"""What is asked of Serve's API, by a stand-in for Ray's dashboard."""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from orchestrator.config.spec import Cluster
+from orchestrator.policy.catalogue import Candidate
+from orchestrator.pools.ray import RayPools, Replicas
+from tests.integration.engines import scripted, serve
+from tests.worlds import small
+
+CANDIDATE = small().candidates["cloud-gpu/m-fp16"]
+
+
+def asked(existing: Replicas | None, url: str = "http://127.0.0.1:8001") -> tuple[str, Any]:
+    """Method and body of the last call when the endpoint is scaled to one replica."""
+    calls: list[tuple[str, Any]] = []
+
+    async def dashboard(request: web.Request) -> web.Response:
+        calls.append((request.method, await request.json() if request.can_read_body else None))
+        return web.json_response({"applications": {}})
+
+    async def inside() -> None:
+        async with serve(scripted(dashboard)) as at, aiohttp.ClientSession() as session:
+            cluster = Cluster(name="away", zone="cloud", kind="ray", url=url, dashboard_url=at)
+            await RayPools(cluster, session).scale(CANDIDATE, 1, existing)
+
+    asyncio.run(inside())
+    return calls[-1]
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("http://127.0.0.1:8001", "127.0.0.1", 8001),
+        ("http://serve.example", "serve.example", 80),
+        ("https://serve.example/", "serve.example", 443),
+    ],
+)
+def test_serves_front_listens_where_the_clusters_url_says(url: str, host: str, port: int) -> None:
+    _, body = asked(None, url)
+    assert body["http_options"] == {"host": host, "port": port}
+
+
+def test_what_is_not_there_is_deployed_and_what_is_there_is_scaled() -> None:
+    for existing in (None, Replicas(deployed=False, failed="no such model")):
+        method, body = asked(existing)
+        assert method == "PUT"
+        assert [a["route_prefix"] for a in body["applications"]] == [_route(CANDIDATE)]
+    assert asked(Replicas()) == ("POST", {"target_num_replicas": 1})
+
+
+def _route(candidate: Candidate) -> str:
+    return f"/pools/{candidate.endpoint}"

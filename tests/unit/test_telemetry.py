@@ -1,0 +1,45 @@
+"""What a gateway reports to the controller."""
+
+from orchestrator.gateway.telemetry import MAX_SAMPLES, Telemetry
+
+E = "p/v"
+
+
+def test_only_streams_wait_for_a_first_token() -> None:
+    telemetry = Telemetry()
+    telemetry.opened(E, "stream", 100)
+    telemetry.opened(E, "whole", None)
+    report = telemetry.report(103)[E]
+    assert report.inflight == 2
+    assert report.waiting_ages_s == [3]
+
+
+def test_the_controller_learns_what_the_endpoint_took_and_people_what_the_client_waited() -> None:
+    telemetry = Telemetry()
+    telemetry.opened(E, "a", 107)
+    telemetry.first_token(E, "a", "w", attempt_s=0.2, request_s=7.2)
+    assert telemetry.report(108)[E].ttft_s == [0.2]
+    assert 'seconds_sum{pool="p",workload="w"} 7.2' in telemetry.exposition(1, 0).decode()
+
+
+def test_figures_are_reported_once_or_again_when_they_were_not_taken() -> None:
+    telemetry = Telemetry()
+    telemetry.used(E, "w", "m", "z", 3, 4)
+    lost = telemetry.report(100)
+    telemetry.used(E, "w", "m", "z", 1, 1)
+    telemetry.not_taken(lost)
+    assert telemetry.report(101)[E].tokens == {"w": 9}
+    assert telemetry.report(102) == {}
+
+
+def test_a_gateway_that_is_cut_off_for_long_keeps_no_more_than_it_may() -> None:
+    telemetry = Telemetry()
+    for _ in range(3):
+        for attempt in range(MAX_SAMPLES):
+            telemetry.first_token(E, attempt, "w", 0.1, 0.1)
+        telemetry.not_taken(telemetry.report(100))
+    assert len(telemetry.report(100)[E].ttft_s) == MAX_SAMPLES
+
+
+def test_lost_usage_records_are_shown() -> None:
+    assert "orchestrator_usage_records_lost 3.0" in Telemetry().exposition(1, 3).decode()

@@ -1,0 +1,43 @@
+"""What the gateways report, gathered: who may still be sending, and on which snapshot."""
+
+from orchestrator.controller.traffic import GONE_AFTER_S, Traffic
+from orchestrator.signals.report import EndpointReport, GatewayReport
+
+STALE_S = 120
+
+
+def report(gateway: str, version: int, leaving: bool = False) -> GatewayReport:
+    return GatewayReport(
+        gateway_id=gateway,
+        snapshot_version=version,
+        endpoints={"p/v": EndpointReport(inflight=2)},
+        leaving=leaving,
+    )
+
+
+def test_the_slowest_gateway_decides_which_snapshot_all_have() -> None:
+    traffic = Traffic(20, STALE_S)
+    assert traffic.oldest_snapshot(0) == 0
+    traffic.take(report("a", 5), 0)
+    traffic.take(report("b", 7), 0)
+    assert traffic.oldest_snapshot(1) == 5
+
+
+def test_a_silent_gateway_may_send_until_its_snapshot_is_stale() -> None:
+    traffic = Traffic(20, STALE_S)
+    traffic.take(report("a", 5), 0)
+    for now_s in (GONE_AFTER_S + 1, STALE_S):
+        traffic.take(report("b", 7), now_s)
+        assert traffic.oldest_snapshot(now_s) == 5
+        assert traffic.inflight("p/v", now_s) == {"b": 2}
+    traffic.take(report("b", 7), STALE_S + 1)
+    assert traffic.oldest_snapshot(STALE_S + 1) == 7
+
+
+def test_a_gateway_that_says_goodbye_is_not_waited_for() -> None:
+    traffic = Traffic(20, STALE_S)
+    traffic.take(report("a", 5), 0)
+    traffic.take(report("b", 7), 0)
+    traffic.take(report("a", 5, leaving=True), 1)
+    assert traffic.oldest_snapshot(1) == 7
+    assert traffic.inflight("p/v", 1) == {"b": 2}
