@@ -16,6 +16,7 @@ from orchestrator.policy.snapshot import (
 )
 
 NOTHING = EndpointState()
+DELAYED = "the drain lasts longer than"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ def plan(
             continue
         before = bursts.get(workload.name, BurstState())
         signals = burst_signals(catalogue, observation, workload.name, workload.burst, bursts)
-        after[workload.name] = step(workload, before, signals, now_s)
+        state = step(workload, before, signals, now_s)
+        limit_s = catalogue.configuration.controller.drain_timeout_s
+        after[workload.name] = _with_its_delay(state, limit_s, now_s)
 
     wanted = {
         endpoint: candidate.pool.min_replicas
@@ -81,6 +84,14 @@ def plan(
                         wanted[candidate.endpoint], targets.get(candidate.endpoint, 0)
                     )
     return Plan(after, wanted)
+
+
+def _with_its_delay(state: BurstState, limit_s: float, now_s: float) -> BurstState:
+    """A drain that lasts longer than it should says so in its reason; it is never forced."""
+    long = state.phase is BurstPhase.DRAINING and now_s - state.since_s > limit_s
+    if not long or DELAYED in state.reason:
+        return state
+    return state.model_copy(update={"reason": f"{state.reason}; {DELAYED} {limit_s:g} s"})
 
 
 def busy(observation: Observation, endpoint: str) -> bool:

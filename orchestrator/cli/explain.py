@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.app import Json, app, configuration_error, out, print_json, refuse
+from orchestrator.cli.app import Json, app, configuration_error, err, out, print_json, refuse
 from orchestrator.cli.options import Config
 from orchestrator.cli.policy import live_snapshot
 from orchestrator.cli.requests import RequestError, read_request
@@ -41,6 +41,15 @@ def explain(
         raise refuse(error, 2) from None
     catalogue = Catalogue(loaded.configuration, loaded.version)
     live = live_snapshot(loaded)
+    if live is not None and live.config_version != loaded.version:
+        err.print(
+            f"{config} is version {loaded.version}, and the stack runs {live.config_version}: this "
+            "is what it would decide once that is applied",
+            style="yellow",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     decision = decide(facts, View(catalogue, live or _at_rest(catalogue)))
     result = explained(decision) | {"rules": rules(loaded, facts.workload)}
     if as_json:

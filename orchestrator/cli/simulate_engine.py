@@ -38,7 +38,7 @@ def simulate_engine(
     async def application() -> web.Application:
         return SimulatedEngine(spec, faults, seed=seed).application()
 
-    out.print(f"[green]Serving[/green] '{model}' at http://127.0.0.1:{port}/v1; Ctrl-C stops it")
+    out.print(f"[green]Serving[/green] '{model}' at http://127.0.0.1:{port}; Ctrl-C stops it")
     try:
         web.run_app(
             application(), host="127.0.0.1", port=port, print=None, handler_cancellation=True

@@ -205,6 +205,13 @@ class _Rules:
                     f"only burst pools run '{model.name}': {', '.join(sorted(near))}; take one out "
                     "of burst.pools or run the model at home",
                 )
+            elif not any(self.places.pools[pool].min_replicas for pool in near - set(away)):
+                yield (
+                    place,
+                    f"no pool at home always has a replica of '{model.name}', and nothing but a "
+                    f"burst scales one up; give {_any_of(sorted(near - set(away)))} a min_replicas "
+                    "above 0",
+                )
 
     def _rented_homes(self) -> Iterator[Finding]:
         """Pools that are there only while another workload bursts, and would be a home of this."""

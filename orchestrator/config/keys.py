@@ -1,11 +1,13 @@
 """API keys: `sk-<id>-<secret>`, stored as hashes, matched in constant time."""
 
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,17 +32,19 @@ def create(directory: Path, workload: str, expires_at: datetime | None = None) -
         created_at=datetime.now(UTC).replace(microsecond=0),
         expires_at=expires_at,
     )
-    _write(directory, [*_read(directory), key])
+    with _alone(directory):
+        _write(directory, [*_read(directory), key])
     return key, plaintext
 
 
 def revoke(directory: Path, key_id: str) -> None:
     """Raises KeyError when there is no such key."""
-    keys = _read(directory)
-    left = [key for key in keys if key.id != key_id]
-    if len(left) == len(keys):
-        raise KeyError(key_id)
-    _write(directory, left)
+    with _alone(directory):
+        keys = _read(directory)
+        left = [key for key in keys if key.id != key_id]
+        if len(left) == len(keys):
+            raise KeyError(key_id)
+        _write(directory, left)
 
 
 class KeyRing:
@@ -79,6 +83,17 @@ def match(keys: Mapping[str, Key], presented: str, now: datetime) -> Key | None:
 
 def _hash(plaintext: str) -> str:
     return hashlib.sha256(plaintext.encode()).hexdigest()
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """No other process changes the keys meanwhile: it could bring a revoked one back."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _read(directory: Path) -> list[Key]:

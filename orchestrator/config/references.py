@@ -22,7 +22,7 @@ class Named(Protocol):
 
 def check(c: Configuration) -> list[Finding]:
     """Every contradiction, with its place in the document. Later checks assume earlier ones."""
-    findings = [*_duplicates(c), *_unknown_names(c)]
+    findings = [*_duplicates(c), *_unknown_names(c), *_urls(c)]
     return findings or [*_pools_and_clusters(c), *_workloads(c), *contradictions(c)]
 
 
@@ -101,6 +101,21 @@ def _names(items: Sequence[Named]) -> dict[str, None]:
     return {item.name: None for item in items}
 
 
+def _urls(c: Configuration) -> Iterator[Finding]:
+    urls: list[tuple[Place, str | None]] = [
+        (("gateway", "url"), c.gateway.url),
+        (("controller", "url"), c.controller.url),
+    ]
+    for i, cluster in enumerate(c.clusters):
+        urls.append((("clusters", i, "url"), cluster.url))
+        urls.append((("clusters", i, "dashboard_url"), cluster.dashboard_url))
+    for place, url in urls:
+        try:
+            _ = urlsplit(url or "").port
+        except ValueError as error:
+            yield place, f"not a URL: {error}; write http://HOST:PORT"
+
+
 def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
     place: Place
     clusters = {x.name: x for x in c.clusters}
@@ -112,6 +127,8 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
                 ("clusters", i),
                 f"openai cluster '{cluster.name}' takes no launch, no dashboard_url",
             )
+        if cluster.kind == "openai" and cluster.url.rstrip("/").endswith("/v1"):
+            yield ("clusters", i, "url"), "every path begins with /v1 already; leave it out here"
         for other in c.clusters[:i]:
             if cluster.launch is None or other.launch is None:
                 continue

@@ -80,6 +80,8 @@ class Controller:
             before = memory.bursts.get(workload)
             if before is None or before.phase is not state.phase:
                 log.info("%s is %s: %s", workload, state.phase.value, state.reason)
+            elif state.phase is BurstPhase.DRAINING and before.reason != state.reason:
+                log.warning("%s still drains: %s", workload, state.reason)
             if state.phase is BurstPhase.DRAINING:
                 memory.draining_published.setdefault(workload, version)
             else:

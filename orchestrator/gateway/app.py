@@ -15,7 +15,7 @@ import orjson
 from orchestrator.config.spec import Gateway as Spec
 from orchestrator.config.spec import Key
 from orchestrator.gateway.access import authenticate
-from orchestrator.gateway.errors import ApiError
+from orchestrator.gateway.errors import ApiError, ClientGone
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.relay import Call, Relay
 from orchestrator.gateway.request import ENDPOINTS, claimed_data_class, parse
@@ -33,10 +33,6 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 BODY_TIMEOUT_S = 30
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths for those who watch the gateway; they are no requests."""
-
-
-class ClientGone(Exception):
-    """The client closed the connection before it had its answer."""
 
 
 class Gateway:

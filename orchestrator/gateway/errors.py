@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 import orjson
 
 
+class ClientGone(Exception):
+    """The client closed the connection before it had its answer, or does not read it in time."""
+
+
 @dataclass(eq=False)
 class ApiError(Exception):
     """An answer that is an error. `message` never carries content, secrets or upstream text."""

@@ -15,8 +15,9 @@ from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec import Key, Timeouts
 from orchestrator.gateway import sse, usage
 from orchestrator.gateway.ejection import Ejection
-from orchestrator.gateway.errors import ApiError, unavailable
+from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.refusals import OUT_OF_TIME, denial, engine_message, interruption
 from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
@@ -32,9 +33,6 @@ CLIENT_MISTAKES = frozenset({400, 413, 422})
 """Upstream answers that say something of the request itself: the client gets them."""
 PIECE_BYTES = 64 * 1024
 """Whole answers are sent in pieces of this size, so that a slow client is told from a stuck one."""
-OUT_OF_TIME = "out_of_time"
-"""How a stream ends that had all the time that an answer may take. It says nothing of the endpoint:
-the model may have had much to say, or the client read slowly."""
 
 
 @dataclass(slots=True)
@@ -81,14 +79,15 @@ class Relay:
         self._ejection = Ejection()
 
     async def run(self, call: Call) -> None:
-        """Answers the call. Raises ApiError while nothing has been sent yet."""
+        """Answers the call. Raises ApiError while nothing has been sent yet, ClientGone when a whole
+        answer is not read in time."""
         failed: dict[str, str] = {}
         for number in range(1, self._exchange.catalogue.configuration.policy.max_attempts + 1):
-            if failed and self._left_s(call) <= 0:
+            if self._left_s(call) <= 0:
                 break
             decision = self.decide(call, failed)
             if decision.grant is None:
-                raise _denial(decision, bool(failed))
+                raise denial(decision, bool(failed))
             attempt = Attempt(decision.grant, number, time.monotonic())
             try:
                 await self._attempt(call, attempt)
@@ -171,7 +170,7 @@ class Relay:
         attempt.outcome = f"status_{response.status}"
         if response.status not in CLIENT_MISTAKES:
             raise UpstreamFailed(f"status_{response.status}")
-        raise ApiError(response.status, "invalid_request", _engine_message(body))
+        raise ApiError(response.status, "invalid_request", engine_message(body))
 
     async def _whole(self, call: Call, attempt: Attempt, response: Response) -> None:
         body = await response.body(self._left_s(call))
@@ -183,6 +182,8 @@ class Relay:
         self._first_token(call, attempt)
         await self._start(call, attempt, b"application/json", len(body))
         for start in range(0, len(body), PIECE_BYTES):
+            if self._left_s(call) <= 0:
+                raise ClientGone
             piece = body[start : start + PIECE_BYTES]
             more = start + PIECE_BYTES < len(body)
             await call.send({"type": "http.response.body", "body": piece, "more_body": more})
@@ -240,7 +241,7 @@ class Relay:
             if not committed:
                 raise
             self._failed(attempt, failure.reason)
-            last = b"".join(held) + _interruption(failure.reason).event()
+            last = b"".join(held) + interruption(failure.reason).event()
             await call.send({"type": "http.response.body", "body": last, "more_body": False})
             return
         if not committed:
@@ -316,57 +317,3 @@ class Relay:
                 duration_s=now_s - attempt.started_s,
             )
         )
-
-
-def _denial(decision: Decision, tried: bool) -> ApiError:
-    if decision.denied == "model_not_found":
-        return ApiError(
-            404,
-            "model_not_found",
-            "This key has no model of that name; see /v1/models.",
-            param="model",
-        )
-    if decision.denied == "residency":
-        return ApiError(
-            403,
-            "residency",
-            f"No zone that this workload may use can hold {decision.data_class.label} data.",
-            "permission_error",
-        )
-    if decision.denied == "context_length":
-        return ApiError(
-            400,
-            "context_length_exceeded",
-            "More tokens are asked for than the model's context holds.",
-            param="max_tokens",
-        )
-    if tried:
-        return unavailable("upstream_failed", "No replica answered. Try again shortly.")
-    return unavailable("no_capacity", "No replica can take this request now. Try again shortly.")
-
-
-def _interruption(reason: str) -> ApiError:
-    if reason == OUT_OF_TIME:
-        return ApiError(
-            504,
-            "time_limit",
-            "The answer took all the time that one may take. What was sent is valid; ask for fewer "
-            "tokens.",
-            "server_error",
-        )
-    return ApiError(
-        502,
-        "stream_interrupted",
-        "The replica was lost in the middle of the answer. What was sent is valid; ask again for a "
-        "whole answer.",
-        "server_error",
-    )
-
-
-def _engine_message(body: bytes) -> str:
-    """The engine's sentence about the client's own request, without anything around it."""
-    try:
-        message = orjson.loads(body)["error"]["message"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return "The engine refused the request as invalid."
-    return str(message)[:2000]

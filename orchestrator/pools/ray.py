@@ -186,6 +186,9 @@ def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
         llm_config["deployment_config"]["ray_actor_options"] = {"num_cpus": 0.1}
     else:
         llm_config["accelerator_type"] = candidate.pool.accelerator
+        llm_config["engine_kwargs"].setdefault(
+            "tensor_parallel_size", candidate.pool.gpus_per_replica
+        )
     return {
         "name": application_name(candidate),
         "route_prefix": candidate.route_prefix,

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -221,6 +222,20 @@ def test_an_answer_too_large_to_hold_is_a_failed_attempt(
             assert answer.headers["x-orchestrator-pool"] == "b-away"
 
     run(tmp_path, test, home=large)
+
+
+def test_a_whole_answer_too_is_read_in_time_or_cut_off(tmp_path: Path) -> None:
+    async def large(_: web.Request) -> web.Response:
+        return web.json_response({"choices": ["a" * 30_000_000]})
+
+    async def test(w: World) -> None:
+        async with w.post() as answer:
+            await asyncio.sleep(0.8)
+            with pytest.raises(aiohttp.ClientError):
+                await answer.read()
+        assert "upstream_failures_total{" not in await w.metrics()
+
+    run(tmp_path, test, home=large, total_s=0.7)
 
 
 def test_a_large_answer_arrives_whole(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What is asked of Serve's API, by a stand-in for Ray's dashboard."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -9,7 +10,7 @@ from aiohttp import web
 
 from orchestrator.config.spec import Cluster
 from orchestrator.policy.catalogue import Candidate
-from orchestrator.pools.ray import RayPools, Replicas
+from orchestrator.pools.ray import RayPools, Replicas, llm_application
 from tests.integration.engines import scripted, serve
 from tests.worlds import small
 
@@ -52,6 +53,23 @@ def test_what_is_not_there_is_deployed_and_what_is_there_is_scaled() -> None:
         assert method == "PUT"
         assert [a["route_prefix"] for a in body["applications"]] == [_route(CANDIDATE)]
     assert asked(Replicas()) == ("POST", {"target_num_replicas": 1})
+
+
+def test_a_replica_is_spread_over_the_gpus_that_it_is_charged_for() -> None:
+    def engine(accelerator: str, **engine_args: int) -> Any:
+        candidate = replace(
+            CANDIDATE,
+            pool=CANDIDATE.pool.model_copy(
+                update={"accelerator": accelerator, "gpus_per_replica": 4}
+            ),
+            variant=CANDIDATE.variant.model_copy(update={"engine_args": engine_args}),
+        )
+        application = llm_application(candidate, 1)
+        return application["args"]["llm_configs"][0]["engine_kwargs"]
+
+    assert engine("H100")["tensor_parallel_size"] == 4
+    assert engine("H100", tensor_parallel_size=2)["tensor_parallel_size"] == 2
+    assert "tensor_parallel_size" not in engine("CPU")
 
 
 def _route(candidate: Candidate) -> str:

@@ -92,7 +92,6 @@ def test_requests_past_the_batch_wait_and_the_metrics_say_so() -> None:
         async with http.get("/metrics") as answer:
             metrics = parse(await answer.text())
         assert (metrics.running, metrics.waiting) == (2, 3)
-        assert 0 < metrics.kv_cache_usage <= 1
         took_s = sorted(await asyncio.gather(*requests))
         assert took_s[-1] > 2 * took_s[0]
         async with http.get("/metrics") as answer:

@@ -60,6 +60,8 @@ def test_the_version_follows_the_content_and_not_the_keys(tmp_path: Path) -> Non
         ("clusters.yaml", "port_base: 6600", "port_base: 6450", "move it apart"),
         ("clusters.yaml", "feed: market", "feed: bazaar", "defined are"),
         ("settings.yaml", "127.0.0.1:8000", "127.0.0.1:8001", "a port of its own"),
+        ("settings.yaml", "127.0.0.1:8000", "127.0.0.1:80000", "not a URL"),
+        ("clusters.yaml", "http://127.0.0.1:8001", "http://[127.0.0.1", "not a URL"),
         ("clusters.yaml", "file: prices/market.csv", "file: prices/none.csv", "give the path"),
     ],
 )
@@ -137,10 +139,19 @@ def test_a_pool_that_somebody_else_runs_is_always_there(tmp_path: Path) -> None:
         "kind: ray\n    url: http://127.0.0.1:8002\n    dashboard_url: http://127.0.0.1:8266\n"
         "    token_env: RAY_AUTH_TOKEN\n    launch:\n      node_ip_address: 127.0.0.2\n"
         "      port_base: 6600\n      cpus: [1]\n",
-        "kind: openai\n    url: https://models.example\n",
+        "kind: openai\n    url: https://models.example/v1/\n",
     )
-    (problem,) = problems(directory)
-    assert "min_replicas: 1" in problem
+    url, replicas = problems(directory)
+    assert url.startswith(f"clusters.yaml:{line(directory, 'clusters.yaml', 'models.example')}: ")
+    assert "leave it out" in url
+    assert "min_replicas: 1" in replicas
+
+
+def test_a_workloads_home_always_has_a_replica(tmp_path: Path) -> None:
+    directory = copy(tmp_path, "clusters.yaml", "min_replicas: 1", "min_replicas: 0")
+    found = problems(directory)
+    assert [p.split(":")[0] for p in found] == ["workloads.yaml"] * 2
+    assert all("give one of onprem-cpu a min_replicas above 0" in p for p in found)
 
 
 def test_a_key_expires_at_a_moment_and_not_at_some_clock_time(tmp_path: Path) -> None:

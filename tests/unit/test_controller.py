@@ -13,7 +13,9 @@ from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.loop import MAX_GAP_S, Controller
 from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
+from orchestrator.policy.snapshot import BurstPhase, BurstState
 from orchestrator.pools.ray import Replicas
+from orchestrator.signals.engine import EngineMetrics
 from orchestrator.signals.report import GatewayReport
 from tests.fake_pools import FakeCluster
 from tests.worlds import small
@@ -140,3 +142,21 @@ def test_an_endpoint_that_somebody_else_runs_costs_what_is_held_of_it(run: Run) 
         assert cost(controller) == pytest.approx(2 * 0.5)
 
     run(test)
+
+
+def test_a_drain_that_lasts_is_logged_once(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    draining = BurstState(phase=BurstPhase.DRAINING, pool="cloud-gpu", since_s=1, reason="calm")
+    Memory(bursts={"assistant": draining}, targets={CLOUD: 1}).write(tmp_path / "controller.json")
+
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.replicas[CLOUD] = Replicas(ready=1)
+        cluster.metrics[CLOUD] = EngineMetrics(running=1, waiting=0)
+        controller = make(100)
+        for now_s in (100, 700, 701, 702):
+            await controller.tick(now_s)
+        assert "lasts longer" in controller.state()["bursts"]["assistant"]["reason"]
+
+    run(test)
+    assert [r.levelname for r in caplog.records if "still drains" in r.message] == ["WARNING"]

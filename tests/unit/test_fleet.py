@@ -68,7 +68,7 @@ def test_the_fleet_is_known_when_all_clusters_were_seen_or_count_as_lost(
 def test_an_engine_that_is_gone_runs_nothing(run: Callable[[Test], None]) -> None:
     async def test(fleet: Fleet, cluster: FakeCluster) -> None:
         cluster.replicas = {CLOUD: Replicas(ready=1)}
-        cluster.metrics = {CLOUD: EngineMetrics(3, 0, 0)}
+        cluster.metrics = {CLOUD: EngineMetrics(running=3, waiting=0)}
         await fleet.observe(100)
         assert fleet.metrics[CLOUD].running == 3
         cluster.replicas = {CLOUD: Replicas(stopping=1)}

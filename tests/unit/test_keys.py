@@ -1,6 +1,7 @@
 """API keys: shown once, kept as hashes, taken anew when the file changes."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def test_a_revoked_key_is_gone_at_the_next_refresh(tmp_path: Path) -> None:
     assert keys.match(made.keys, plaintext, NOW) is None
     with pytest.raises(KeyError):
         keys.revoke(tmp_path, key.id)
+
+
+def test_keys_that_are_changed_at_once_bring_none_back_and_lose_none(tmp_path: Path) -> None:
+    old = [keys.create(tmp_path, "assistant")[0].id for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        revoking = [pool.submit(keys.revoke, tmp_path, key_id) for key_id in old]
+        creating = [pool.submit(keys.create, tmp_path, "assistant") for _ in range(8)]
+        for job in revoking:
+            job.result()
+        made = {job.result()[0].id for job in creating}
+    assert set(ring(tmp_path).keys) == made
 
 
 def test_a_broken_file_is_reported_and_takes_no_key_away(tmp_path: Path) -> None:

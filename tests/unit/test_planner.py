@@ -61,6 +61,25 @@ def test_a_drain_waits_until_every_gateway_was_told() -> None:
         assert next_plan(standing, DRAINING, 2, published).targets[CLOUD] == target
 
 
+def test_a_drain_that_lasts_says_so_once_and_is_not_forced() -> None:
+    limit_s = WORLD.configuration.controller.drain_timeout_s
+    held = replace(
+        CALM,
+        endpoints={CLOUD: EndpointState(ready_replicas=1, inflight={"g": 1})},
+        replicas={HOME: 1, CLOUD: 1},
+    )
+    state = DRAINING.model_copy(update={"reason": "calm"})
+    for since_s, reason in (
+        (limit_s, "calm"),
+        (limit_s + 1, "calm; the drain lasts longer than 600 s"),
+        (limit_s + 2, "calm; the drain lasts longer than 600 s"),
+    ):
+        after = plan(WORLD, held, {"assistant": state}, {CLOUD: 1}, {"assistant": 1}, 100 + since_s)
+        state = after.bursts["assistant"]
+        assert (state.phase, state.reason) == (BurstPhase.DRAINING, reason)
+        assert after.targets[CLOUD] == 1
+
+
 def test_a_drain_ends_when_the_replicas_of_the_burst_are_gone() -> None:
     standing = replace(CALM, replicas={HOME: 1, CLOUD: 1})
     told = {"assistant": 10}

@@ -1,0 +1,66 @@
+"""What a client is told when its request gets no answer, or no whole one."""
+
+import orjson
+
+from orchestrator.gateway.errors import ApiError, unavailable
+from orchestrator.policy.decide import Decision
+
+OUT_OF_TIME = "out_of_time"
+"""How a stream ends that had all the time that an answer may take. It says nothing of the endpoint:
+the model may have had much to say, or the client read slowly."""
+
+
+def denial(decision: Decision, tried: bool) -> ApiError:
+    """Why no endpoint was granted; `tried`: after others had failed this request."""
+    if decision.denied == "model_not_found":
+        return ApiError(
+            404,
+            "model_not_found",
+            "This key has no model of that name; see /v1/models.",
+            param="model",
+        )
+    if decision.denied == "residency":
+        return ApiError(
+            403,
+            "residency",
+            f"No zone that this workload may use can hold {decision.data_class.label} data.",
+            "permission_error",
+        )
+    if decision.denied == "context_length":
+        return ApiError(
+            400,
+            "context_length_exceeded",
+            "More tokens are asked for than the model's context holds.",
+            param="max_tokens",
+        )
+    if tried:
+        return unavailable("upstream_failed", "No replica answered. Try again shortly.")
+    return unavailable("no_capacity", "No replica can take this request now. Try again shortly.")
+
+
+def interruption(reason: str) -> ApiError:
+    """The last event of a stream that had begun."""
+    if reason == OUT_OF_TIME:
+        return ApiError(
+            504,
+            "time_limit",
+            "The answer took all the time that one may take. What was sent is valid; ask for fewer "
+            "tokens.",
+            "server_error",
+        )
+    return ApiError(
+        502,
+        "stream_interrupted",
+        "The replica was lost in the middle of the answer. What was sent is valid; ask again for a "
+        "whole answer.",
+        "server_error",
+    )
+
+
+def engine_message(body: bytes) -> str:
+    """The engine's sentence about the client's own request, without anything around it."""
+    try:
+        message = orjson.loads(body)["error"]["message"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return "The engine refused the request as invalid."
+    return str(message)[:2000]
