@@ -18,7 +18,7 @@ from orchestrator.stack import records
 from orchestrator.stack.ray_head import StackError
 
 QUIET_S, BUSY_S, AFTER_S = 20.0, 330.0, 30.0
-BUSY_LOAD, QUIET_LOAD = 0.95, 0.3
+BUSY_LOAD, QUIET_LOAD = 0.9, 0.3
 """Output tokens per second, as shares of what the home replicas can do alone. Less than all already
 saturates them: the trace is bursty, and the gateway that relays for both runs beside them."""
 COME_BACK_S = 180

@@ -79,8 +79,8 @@ class Relay:
         self._ejection = Ejection()
 
     async def run(self, call: Call) -> None:
-        """Answers the call. Raises ApiError while nothing has been sent yet, ClientGone when a whole
-        answer is not read in time."""
+        """Answers the call. Raises ApiError while nothing has been sent yet, ClientGone when a
+        whole answer is not read in time."""
         failed: dict[str, str] = {}
         for number in range(1, self._exchange.catalogue.configuration.policy.max_attempts + 1):
             if self._left_s(call) <= 0:
