@@ -170,6 +170,7 @@ def catalogues(draw: st.DrawFn) -> Catalogue:
             "name": f"p{i}",
             "cluster": draw(st.sampled_from(clusters))["name"],
             "accelerator": "A100",
+            "min_replicas": draw(st.integers(0, 1)),
             "max_replicas": 4,
             "provision_s": 60,
             "price": draw(st.sampled_from(prices)),

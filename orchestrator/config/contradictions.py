@@ -37,8 +37,6 @@ class _Places:
         self.clusters = {x.name: x for x in c.clusters}
         self.pools = {p.name: p for p in c.pools}
         self.models = {m.name: m for m in c.models}
-        self.bursting = {pool: w.name for w in c.workloads if w.burst for pool in w.burst.pools}
-        """A workload that bursts there, by pool."""
 
     def cluster(self, pool: str) -> Cluster:
         return self.clusters[self.pools[pool].cluster]
@@ -102,7 +100,6 @@ class _Rules:
         yield from nowhere
         if not nowhere:
             yield from self._homeless_models()
-        yield from self._rented_homes()
         yield from self._fallback()
         yield from self._burst()
 
@@ -211,21 +208,6 @@ class _Rules:
                     f"no pool at home always has a replica of '{model.name}', and nothing but a "
                     f"burst scales one up; give {_any_of(sorted(near - set(away)))} a min_replicas "
                     "above 0",
-                )
-
-    def _rented_homes(self) -> Iterator[Finding]:
-        """Pools that are there only while another workload bursts, and would be a home of this."""
-        w = self.workload
-        pools = {pool for model in self._models for v in model.variants for pool in v.pools}
-        away = set(w.burst.pools) if w.burst else set()
-        for pool in sorted((pools - away) & self.places.bursting.keys()):
-            zone = self.places.zone(pool)
-            if zone in self._possible and not self.places.pools[pool].min_replicas:
-                yield (
-                    self.at,
-                    f"pool '{pool}' would be a home of workload '{w.name}', but it is there only "
-                    f"while '{self.places.bursting[pool]}' bursts; name it in burst.pools here "
-                    f"too, or leave zone '{zone.name}' out of allowed_zones",
                 )
 
     def _fallback(self) -> Iterator[Finding]:

@@ -58,6 +58,7 @@ def company(workloads: int, pools: int, variants: int, seed: int = 0) -> Catalog
             "name": f"pool-{i}",
             "cluster": f"cluster-{i % 10}",
             "accelerator": accelerators[i % 2],
+            "min_replicas": i % 3 and 1,
             "max_replicas": 8,
             "provision_s": 120,
             "price": {"fixed_usd_per_gpu_hour": round(chance.uniform(1, 5), 2)},
@@ -91,7 +92,7 @@ def company(workloads: int, pools: int, variants: int, seed: int = 0) -> Catalog
     made_workloads = []
     for i in range(workloads):
         allowed = chance.sample(zone_names, chance.randint(2, 6))
-        in_zone = [n for j, n in enumerate(names) if zone_names[j % 10] in allowed]
+        rented = [n for j, n in enumerate(names) if not j % 3 and zone_names[j % 10] in allowed]
         made_workloads.append(
             {
                 "name": f"workload-{i}",
@@ -102,7 +103,7 @@ def company(workloads: int, pools: int, variants: int, seed: int = 0) -> Catalog
                 "certifications": chance.sample(CERTIFICATIONS, chance.randint(0, 1)),
                 "slo": {"ttft_p95_s": 2, "itl_p95_s": 0.05},
                 "price_ceiling": {"usd_per_gpu_hour": 4},
-                "burst": {"pools": chance.sample(in_zone, 3), "ttft_p95_s": 2},
+                "burst": {"pools": chance.sample(rented, min(3, len(rented))), "ttft_p95_s": 2},
             }
         )
     return Catalogue(

@@ -105,7 +105,7 @@ def test_yaml_that_nobody_needs_is_refused(tmp_path: Path, text: str, message: s
 def test_a_file_that_goes_away_while_it_is_read_is_a_problem_like_any_other(tmp_path: Path) -> None:
     directory = copy(tmp_path)
     (directory / "more.yaml").symlink_to(directory / "none.yaml")
-    assert problems(directory) == ["more.yaml:1: cannot be read: No such file or directory"]
+    assert problems(directory) == ["more.yaml:1: not a file; give it another name or remove it"]
 
 
 def test_the_gateway_stands_where_the_highest_data_may_be(tmp_path: Path) -> None:

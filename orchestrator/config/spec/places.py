@@ -99,7 +99,12 @@ class Pool(Spec):
         default="reserved", description="owned or committed, rented by the hour, or preemptible"
     )
     gpus_per_replica: int = Field(default=1, ge=1, description="what one replica takes")
-    min_replicas: int = Field(default=0, ge=0, description="of each variant that it runs")
+    min_replicas: int = Field(
+        default=0,
+        ge=0,
+        description="of each variant that it runs; with 0 the pool is there for those who burst to "
+        "it, and for nobody else",
+    )
     max_replicas: int = Field(ge=1, description="of each variant that it runs")
     provision_s: Seconds = Field(description="usual time from a scale-up to a replica that serves")
     price: Price = Field(description="what it costs")

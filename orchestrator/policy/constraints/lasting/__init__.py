@@ -8,6 +8,7 @@ from orchestrator.policy.constraints.lasting import (
     data_class,
     jurisdiction,
     quality,
+    rented,
     zone,
 )
 from orchestrator.policy.constraints.lasting.placement import Placement
@@ -20,4 +21,5 @@ LASTING: tuple[tuple[str, Callable[[Placement], str | None]], ...] = (
     ("jurisdiction", jurisdiction.check),
     ("certification", certification.check),
     ("quality", quality.check),
+    ("rented", rented.check),
 )
