@@ -253,3 +253,13 @@ def test_a_budget_of_nothing_says_how_to_spend_nothing(tmp_path: Path) -> None:
 def test_a_marker_that_would_be_found_everywhere(tmp_path: Path) -> None:
     problem = the_problem(tmp_path, WORKLOAD + "    markers: [he]\n", "markers")
     assert "at least 3 characters" in problem
+
+
+@pytest.mark.parametrize("timezone", ["Europe/Bonn", "Europe", "''", "../etc/passwd", "a:b", "É"])
+def test_hours_in_a_time_zone_that_does_not_exist(tmp_path: Path, timezone: str) -> None:
+    rules = (
+        "      pools: [paris-l40s]\n      schedule:\n        - days: [mon]\n"
+        f"          start: 08:00\n          end: 09:00\n          timezone: {timezone}\n"
+    )
+    problem = the_problem(tmp_path, WORKLOAD + AWAY + rules, "timezone")
+    assert "write one such as Europe/Berlin" in problem

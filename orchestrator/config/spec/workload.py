@@ -23,7 +23,7 @@ Positive = Annotated[float, Field(gt=0)]
 def _known_timezone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (OSError, ValueError):
+    except (KeyError, OSError, ValueError):
         raise ValueError(f"unknown timezone '{name}'; write one such as Europe/Berlin") from None
     return name
 
