@@ -101,7 +101,9 @@ def test_a_class_that_no_zone_at_all_can_hold(tmp_path: Path) -> None:
     directory = company(tmp_path)
     zones = directory / "zones.yaml"
     zones.write_text(zones.read_text().replace("restricted", "confidential"))
-    for problem in problems(directory):
+    found = [p for p in problems(directory) if "passes the gateway" not in p]
+    assert found
+    for problem in found:
         assert "raise a zone's max_data_class to restricted" in problem
         # Those that inherit the class are told once each, where it stands.
         assert problem.startswith(("profiles.yaml:", "care.yaml:", "customers.yaml:"))

@@ -1,6 +1,8 @@
 """Which pool takes a request, and what is said of the others."""
 
 from orchestrator.config.data_class import DataClass
+from orchestrator.config.spec import Configuration
+from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.decide import decide
 from orchestrator.policy.explain import explain
 from orchestrator.policy.facts import Facts
@@ -55,6 +57,14 @@ def test_a_restricted_request_names_the_rule_that_rejected_the_cloud() -> None:
     code, detail = rejected(Facts("records", "m"), bursting())[CLOUD]
     assert code == "zone_not_allowed"
     assert "records" in detail
+
+
+def test_a_pool_that_is_rented_for_bursts_serves_only_those_who_burst_to_it() -> None:
+    raw = WORLD.configuration.model_dump(mode="json")
+    raw["workloads"][0]["burst"] = None
+    stays = Catalogue(Configuration.model_validate(raw), "v2")
+    verdicts = decide(Facts("assistant", "m"), View(stays, bursting())).verdicts
+    assert {v.candidate.endpoint: v.rejected_by for v in verdicts} == {CLOUD: "rented", HOME: None}
 
 
 def test_a_header_can_raise_the_class_of_a_request() -> None:

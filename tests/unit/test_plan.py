@@ -93,8 +93,10 @@ def test_a_raised_class_shows_in_the_classes_and_is_the_reason_of_the_move() -> 
 
 
 def test_where_no_rule_rejects_the_old_place_the_scores_are_the_reason() -> None:
-    before = changed(workloads={"assistant": {"burst": None}})
-    after = changed(workloads={"assistant": {"burst": None, "preferred_zones": ["onprem"]}})
+    always = {"cloud-gpu": {"min_replicas": 1}}
+    before = changed(pools=always, workloads={"assistant": {"burst": None}})
+    preferring = {"burst": None, "preferred_zones": ["onprem"]}
+    after = changed(pools=always, workloads={"assistant": preferring})
     move = the_move(planned(before, after, [Facts("assistant", "m")]), "all ready")
     assert move.rule == "score"
     assert f"{CLOUD} scores" in move.sentence
@@ -150,11 +152,11 @@ def test_typical_requests_cover_every_workload_label_and_context_of_both_rules()
 
 
 def test_a_loosened_rule_tells_what_data_newly_reaches_which_zone() -> None:
-    after = changed(
-        workloads={"records": {"data_class": "internal", "allowed_zones": ["onprem", "cloud"]}}
-    )
-    assert reaches(small(), after) == (Reach("records", "cloud", "EU", DataClass.INTERNAL),)
-    assert reaches(after, small()) == ()
+    always = {"cloud-gpu": {"min_replicas": 1}}
+    loose = {"data_class": "internal", "allowed_zones": ["onprem", "cloud"]}
+    before, after = changed(pools=always), changed(pools=always, workloads={"records": loose})
+    assert reaches(before, after) == (Reach("records", "cloud", "EU", DataClass.INTERNAL),)
+    assert reaches(after, before) == ()
 
 
 def test_a_zone_that_may_hold_more_is_news_for_who_may_go_there() -> None:

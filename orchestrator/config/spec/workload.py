@@ -4,7 +4,7 @@ from datetime import datetime, time
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec.base import (
@@ -153,4 +153,4 @@ class Key(Spec):
         description="of the whole key, in hexadecimal"
     )
     created_at: datetime = Field(description="with its time zone")
-    expires_at: datetime | None = Field(default=None, description="none: never")
+    expires_at: AwareDatetime | None = Field(default=None, description="none: never")
