@@ -87,21 +87,22 @@ def in_hours(schedule: Schedule, now_s: float) -> bool:
 def choose_pool(
     spec: Burst, ceiling: PriceCeiling, signals: BurstSignals, now_s: float
 ) -> tuple[str | None, str]:
-    """The cheapest pool with a fresh quote under the ceiling, or None and why not."""
+    """The cheapest pool with a fresh quote under the ceiling; else one that charges by the token;
+    else None and why not."""
     if signals.budget_left_usd is not None and signals.budget_left_usd <= 0:
         return None, "today's budget is spent"
     refusals, fresh = [], []
     for pool in spec.pools:
         quote = signals.quotes.get(pool)
         dear = next(_above_ceiling(pool, ceiling, signals), None)
-        if quote is None:
+        if quote is None and signals.usd_per_million_tokens.get(pool) is None:
             refusals.append(f"pool '{pool}' has no price quote")
-        elif quote.valid_to_s < now_s:
+        elif quote is not None and quote.valid_to_s < now_s:
             refusals.append(f"the quote of pool '{pool}' is {now_s - quote.fetched_at_s:.0f} s old")
         elif dear is not None:
             refusals.append(dear)
         else:
-            fresh.append((quote.usd_per_gpu_hour, pool))
+            fresh.append((quote.usd_per_gpu_hour if quote else float("inf"), pool))
     if fresh:
         return min(fresh)[1], ""
     return None, "; ".join(refusals)

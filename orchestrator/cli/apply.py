@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.app import Json, app, configuration_error, out, print_json, refuse
+from orchestrator.cli.checks import check
 from orchestrator.cli.policy import live_state
 from orchestrator.config.load import ConfigurationError, Loaded, state_directory
 from orchestrator.config.store import PolicyStore
-from orchestrator.policy.probe import failures
 
 TAKEN_WITHIN_S = 10
 
@@ -32,12 +32,12 @@ def apply(
     try:
         before = store.current()
         if directory is not None:
-            after = store.apply(directory, failures)
+            after = store.apply(directory, check)
         else:
             previous = store.previous()
             if previous is None:
                 raise refuse("there is no previous version", 2)
-            after = store.restore(previous.version, failures)
+            after = store.restore(previous.version, check)
         loaded = store.load(after.version)
     except ConfigurationError as error:
         raise configuration_error(error, as_json) from None

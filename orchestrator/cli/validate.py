@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from orchestrator.cli.app import Json, app, configuration_error, out, print_json
+from orchestrator.cli.checks import classify_by
 from orchestrator.config.load import ConfigurationError, load
 from orchestrator.policy.probe import run_probes
 
@@ -12,7 +13,7 @@ def validate(directory: Path, as_json: Json = False) -> None:
     """Check a configuration directory as a whole, and run its probes."""
     try:
         loaded = load(directory)
-        results = run_probes(directory, loaded)
+        results = run_probes(directory, loaded, classify_by(loaded))
         problems = [problem for result in results for problem in result.problems]
         if problems:
             raise ConfigurationError(problems)

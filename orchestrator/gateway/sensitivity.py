@@ -23,11 +23,14 @@ class Labels:
     """By the caller, in a header."""
     session: DataClass
     """The highest class that any part of the conversation has had."""
-    content: DataClass
-    """By the classifier."""
     classification: Classification
     conversation: Conversation | None
     """None while the sessions cannot be read."""
+
+    @property
+    def content(self) -> DataClass:
+        """By the classifier."""
+        return self.classification.data_class
 
     @property
     def highest(self) -> DataClass:
@@ -35,35 +38,26 @@ class Labels:
 
 
 class Sensitivity:
-    """Reads requests. Safe to call from several threads."""
+    """Reads requests, from any thread, and remembers what they were."""
 
-    def __init__(self, classifier: Classifier, ratchet: Ratchet) -> None:
-        self.classifier = classifier
-        """May be replaced when the configuration changes."""
+    def __init__(self, ratchet: Ratchet) -> None:
         self._ratchet = ratchet
 
     def read(
-        self, workload: str, claimed: DataClass, session_id: str, body: dict[str, Any]
+        self,
+        classifier: Classifier,
+        workload: str,
+        claimed: DataClass,
+        session_id: str,
+        body: dict[str, Any],
     ) -> Labels:
-        classification = self.classifier.classify(workload, body)
+        classification = classifier.classify(workload, body)
         try:
             conversation = self._ratchet.recognize(workload, session_id, body)
         except SessionsUnavailable as error:
             log.error("sessions cannot be read, so every request is restricted: %s", error)
-            return Labels(
-                claimed,
-                DataClass.RESTRICTED,
-                classification.data_class,
-                classification,
-                None,
-            )
-        return Labels(
-            claimed,
-            conversation.data_class,
-            classification.data_class,
-            classification,
-            conversation,
-        )
+            return Labels(claimed, DataClass.RESTRICTED, classification, None)
+        return Labels(claimed, conversation.data_class, classification, conversation)
 
     def remember(self, labels: Labels, own: DataClass) -> bool:
         """Before anything is sent: a conversation above the workload's own class is kept as what

@@ -43,7 +43,7 @@ FAIL_OVER = [f for f in FAULTS if f not in ("context_length", "cut:2", "stall:2"
 
 def run(tmp_path: Path, test: Callable[[World], Awaitable[None]], home: str = "") -> None:
     async def inside() -> None:
-        async with world(tmp_path, home) as made:
+        async with world(tmp_path, home, total_s=2) as made:
             await test(made)
 
     asyncio.run(inside())
@@ -81,10 +81,18 @@ def test_whatever_happens_at_home_sensitive_content_is_not_sent_away(
     tmp_path: Path, fault: str, stream: bool
 ) -> None:
     async def test(w: World) -> None:
-        for _ in range(4):  # often enough to eject the endpoint
-            for text in (f"Transfer it to {IBAN}.", f"Charge my card {CARD}, please."):
-                await ask(w, said(text) | {"stream": stream})
-            await ask(w, said(MARKED) | {"stream": stream}, data_class="restricted")
+        for _ in range(2):
+            await asyncio.gather(
+                *(
+                    ask(w, said(text) | {"stream": stream}, **headers)
+                    for text, headers in (
+                        (f"Transfer it to {IBAN}.", {}),
+                        (f"Charge my card {CARD}, please.", {}),
+                        (MARKED, {"data_class": "restricted"}),
+                        (MARKED, {"data_class": "restricted"}),  # enough to eject the endpoint
+                    )
+                )
+            )
         assert w.home.received
         assert not w.away.received
 
