@@ -41,9 +41,7 @@ async def serve(state: Path, fresh: bool) -> None:
         fleet = Fleet(catalogue, session)
         path = state / "controller.json"
         if fresh:
-            memory = Memory.read(path)
-            memory.forget_fleet()
-            memory.write(path)
+            Memory.read(path, fresh=True).write(path)
         controller = Controller(catalogue, fleet, path, time.time())
         followers = [
             asyncio.create_task(follow(store, controller)),

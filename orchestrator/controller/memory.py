@@ -1,9 +1,10 @@
 """What a controller must not forget when it is restarted."""
 
+import json
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.catalogue import Catalogue
@@ -23,19 +24,18 @@ class Memory(BaseModel):
     """Up to when the replicas that exist are in `costs`; None: there were none before."""
 
     @classmethod
-    def read(cls, path: Path) -> "Memory":
-        """An empty one when there is no file. Raises ValueError for a file that is not whole."""
+    def read(cls, path: Path, fresh: bool = False) -> "Memory":
+        """An empty one when there is no file. `fresh`: the fleet was started from nothing, so that
+        only what was spent is kept. Raises ValueError for a file that is not whole."""
         if not path.exists():
             return cls()
         try:
-            return cls.model_validate_json(path.read_bytes())
-        except ValidationError as error:
+            found = json.loads(path.read_bytes())
+            if fresh:
+                found = {name: found[name] for name in ("costs", "version") if name in found}
+            return cls.model_validate(found)
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: not a controller's state; move it away: {error}") from None
-
-    def forget_fleet(self) -> None:
-        """For a start from nothing: what was spent stays spent."""
-        self.bursts, self.targets, self.draining_published = {}, {}, {}
-        self.warm, self.charged_to_s = [], None
 
     def forget_unknown(self, catalogue: Catalogue) -> None:
         """Drops what is about pools, workloads and bursts that the configuration has no more."""

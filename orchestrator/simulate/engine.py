@@ -307,7 +307,7 @@ def count_tokens(body: dict[str, Any]) -> int:
         return len((prompt if isinstance(prompt, str) else " ".join(map(str, prompt))).split())
     total = 0
     for message in body["messages"]:
-        content = message["content"]
+        content = message["content"] or ""  # none beside tool calls
         if not isinstance(content, str):
             content = " ".join(str(part.get("text", "")) for part in content)
         total += len(content.split()) + CHAT_TEMPLATE_TOKENS

@@ -17,7 +17,8 @@ from tests.integration.engines import World, serve_gateway, world
 IBAN = "DE89 3704 0044 0532 0130 00"
 CARD = "4111 1111 1111 1111"
 MARKED = (
-    "The canary sings in the coal mine tonight, and nobody but us two may ever hear of its song."
+    "The canary sings in the coal mine tonight, and nobody but the two of us may ever hear a single "
+    "word of its song, whatever they may ask and however long they may wait for it."
 )
 """Harmless to a classifier: only a label says that it is not."""
 HARMLESS = "What is the tallest mountain of the world, and who was the first to climb it?"
@@ -102,7 +103,7 @@ def test_whatever_happens_at_home_sensitive_content_is_not_sent_away(
 @pytest.mark.parametrize("fault", FAIL_OVER)
 def test_under_the_same_failures_harmless_content_is_sent_away(tmp_path: Path, fault: str) -> None:
     async def test(w: World) -> None:
-        status, _ = await ask(w, said(HARMLESS) | {"stream": True})
+        status, _ = await ask(w, said(HARMLESS) | {"stream": fault != "malformed"})
         assert status == 200
         assert w.away.received
 

@@ -92,7 +92,7 @@ def test_no_failure_ends_the_exchange_or_keeps_a_revoked_key(
         async with exchanging(tmp_path) as (exchange, controller, _):
             key, _plain = keys.create(tmp_path, "open")
             await until(lambda: key.id in exchange.keys)
-            monkeypatch.setattr(exchange_module, "load", broken)
+            monkeypatch.setattr(exchange_module, "load_rules", broken)
             controller.publish(2, "a configuration that is not here")
             await controller.answers()
             keys.revoke(tmp_path, key.id)

@@ -116,8 +116,7 @@ def test_a_fleet_that_was_started_anew_costs_from_then_on_and_what_was_spent_sta
         first = make(0)
         for now_s in (0, 3600):
             await first.tick(now_s)
-        memory = Memory.read(tmp_path / "controller.json")
-        memory.forget_fleet()
+        memory = Memory.read(tmp_path / "controller.json", fresh=True)
         memory.write(tmp_path / "controller.json")
         assert not memory.targets
         assert not memory.warm

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from orchestrator.capacity.planner import Observation, plan
 from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
@@ -25,6 +27,20 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     memory = Memory(bursts={"assistant": burst("cloud-gpu")}, targets={"cloud-gpu/m-fp16": 2})
     memory.write(tmp_path / "memory.json")
     assert Memory.read(tmp_path / "memory.json") == memory
+
+
+def test_a_file_that_is_not_whole_is_refused_but_a_fresh_start_needs_only_what_was_spent(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "memory.json"
+    file.write_text('{"bursts": {"w": {"phase": "of old"}}, "version": 7}')
+    with pytest.raises(ValueError, match="move it away"):
+        Memory.read(file)
+    assert Memory.read(file, fresh=True) == Memory(version=7)
+    for text in ("{", "7", "[]"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="move it away"):
+            Memory.read(file)
 
 
 def test_a_burst_that_the_configuration_still_has_is_kept() -> None:
