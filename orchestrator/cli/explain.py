@@ -1,6 +1,7 @@
 """`explain`: the decision for a request, and the rules that made it."""
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +12,10 @@ from rich.table import Table
 from orchestrator.cli.app import Json, app, configuration_error, err, out, print_json, refuse
 from orchestrator.cli.options import Config
 from orchestrator.cli.policy import live_snapshot
+from orchestrator.cli.recorded import NotRepeatable, repeat
 from orchestrator.cli.requests import RequestError, read_request
-from orchestrator.config.load import ConfigurationError, Loaded, load
+from orchestrator.config.load import ConfigurationError, Loaded, load, state_directory
+from orchestrator.ledger.audit_read import AuditError
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.decide import decide
 from orchestrator.policy.explain import explain as explained
@@ -22,7 +25,12 @@ from orchestrator.policy.view import View
 
 @app.command()
 def explain(
-    request: Annotated[Path, typer.Option(help="JSON: workload, model, data_class, max_tokens.")],
+    request_id: Annotated[
+        str | None, typer.Argument(help="Of an answered request: its decision is made again.")
+    ] = None,
+    request: Annotated[
+        Path | None, typer.Option(help="JSON: workload, model, data_class, max_tokens.")
+    ] = None,
     config: Config = Path("clusters/local"),
     as_json: Json = False,
 ) -> None:
@@ -30,7 +38,16 @@ def explain(
 
     Asks the running controller for its snapshot; without one, explains a fleet at rest. Shows the
     workload's rules, each from the workload itself, from a profile, or by default.
+
+    With REQUEST_ID (the answer's x-request-id), makes the recorded decision again from the audit
+    trail; exit code 1 when it does not match the record.
     """
+    if (request_id is None) == (request is None):
+        raise refuse("give either the id of a request, or --request FILE", 2)
+    if request_id is not None:
+        _recorded(request_id, as_json)
+        return
+    assert request is not None
     try:
         loaded = load(config)
         models = {w.name: w.models for w in loaded.configuration.workloads}
@@ -55,8 +72,42 @@ def explain(
     if as_json:
         print_json(result)
     else:
-        _show(result, live is not None)
+        _show(result, "the running fleet" if live else "a fleet at rest (no controller answers)")
     if decision.grant is None:
+        raise typer.Exit(1)
+
+
+def _recorded(request_id: str, as_json: bool) -> None:
+    try:
+        repeated = list(repeat(state_directory(), request_id))
+    except (AuditError, NotRepeatable) as error:
+        raise refuse(error) from None
+    if not repeated:
+        raise refuse(f"no decision for '{request_id}' is on record; see 'audit show --rows'")
+    results = [
+        explained(r.decision)
+        | {
+            "request_id": request_id,
+            "attempt": r.row.attempt,
+            "time_s": r.row.time_s,
+            "facts": dict(r.row.facts),
+            "matches_record": r.matches,
+            "rules": rules(r.loaded, r.row.workload),
+        }
+        for r in repeated
+    ]
+    if as_json:
+        print_json(results)
+    else:
+        for result in results:
+            when = datetime.fromtimestamp(result["time_s"], UTC)
+            out.print(f"attempt {result['attempt']}, {when:%Y-%m-%d %H:%M:%S} UTC", highlight=False)
+            _show(result, "the fleet as it was")
+            if result["matches_record"]:
+                out.print("[green]made again, it matches the record[/green]")
+            else:
+                out.print("[red]made again, it does not match the record[/red]")
+    if not all(r.matches for r in repeated):
         raise typer.Exit(1)
 
 
@@ -82,9 +133,8 @@ def _at_rest(catalogue: Catalogue) -> Snapshot:
     return Snapshot(config_version=catalogue.version, created_at_s=time.time(), endpoints=endpoints)
 
 
-def _show(result: dict[str, Any], live: bool) -> None:
+def _show(result: dict[str, Any], source: str) -> None:
     chosen = result["decision"]
-    source = "the running fleet" if live else "a fleet at rest (no controller answers)"
     out.print(f"{result['data_class']} data, policy {result['policy_version']}, {source}")
     if chosen:
         out.print(f"[green]runs[/green] on {chosen['pool']} ({chosen['zone']})")

@@ -115,7 +115,7 @@ def listen(url: str) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((parts.hostname, parts.port or 80))
+        listener.bind((parts.hostname, 80 if parts.port is None else parts.port))
     except OSError:
         listener.close()
         raise

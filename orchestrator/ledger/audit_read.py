@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -24,12 +25,18 @@ def rows(trail: Path, *gateway_ids: str) -> Iterator[Row]:
                 yield _row(kind, line, path, number)
 
 
-def find(trail: Path, request_id: str) -> list[tuple[DecisionRow, SnapshotRow | None]]:
-    """The decisions for a request, each with the snapshot that it was made on, by time.
+@dataclass(frozen=True, slots=True)
+class Found:
+    gateway_id: str
+    """Whose decision it was."""
+    decision: DecisionRow
+    snapshot: SnapshotRow | None
+    """That it was made on; None when its row was lost."""
 
-    A snapshot is None when its row was lost. Raises AuditError.
-    """
-    found: list[tuple[DecisionRow, SnapshotRow | None]] = []
+
+def find(trail: Path, request_id: str) -> list[Found]:
+    """The decisions for a request, by time. Raises AuditError."""
+    found: list[Found] = []
     needle = b'"request_id":' + orjson.dumps(request_id)
     for gateway_id in gateways(trail):
         snapshot: tuple[Path, int, bytes] | None = None
@@ -47,8 +54,8 @@ def find(trail: Path, request_id: str) -> list[tuple[DecisionRow, SnapshotRow | 
             assert made_on is None or isinstance(made_on, SnapshotRow)
             if made_on and made_on.snapshot_version != decision.snapshot_version:
                 made_on = None
-            found.append((decision, made_on))
-    return sorted(found, key=lambda f: (f[0].time_s, f[0].attempt))
+            found.append(Found(gateway_id, decision, made_on))
+    return sorted(found, key=lambda f: (f.decision.time_s, f.decision.attempt))
 
 
 def _lines(chain: Path) -> Iterator[tuple[Path, int, bytes]]:

@@ -290,12 +290,15 @@ class TestFind:
         later = replace(SNAPSHOT, snapshot_version=8, body='{"version": 8}')
         write(trail, replace(ROW, request_id="r-10"), gateway_id="another")
         write(trail, SNAPSHOT, ROW, replace(ROW, request_id="r-2"), later, second)
-        assert find(trail, "r-1") == [(ROW, SNAPSHOT), (second, later)]
+        assert [(f.decision, f.snapshot) for f in find(trail, "r-1")] == [
+            (ROW, SNAPSHOT),
+            (second, later),
+        ]
 
     def test_a_snapshot_whose_row_was_lost_is_not_replaced_by_another(self, trail: Path) -> None:
         write(trail, SNAPSHOT, replace(ROW, snapshot_version=8))
-        ((_, snapshot),) = find(trail, "r-1")
-        assert snapshot is None
+        (found,) = find(trail, "r-1")
+        assert found.snapshot is None
 
     def test_nothing_is_found_of_a_request_that_was_not_decided(self, trail: Path) -> None:
         assert find(trail, "r-1") == []
