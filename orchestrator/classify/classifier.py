@@ -7,19 +7,17 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from orchestrator.classify.budget import Deadline, OutOfTime
-from orchestrator.classify.findings import FindingType, Kind
+from orchestrator.classify.findings import Finding, FindingType, Kind, without_overlaps
 from orchestrator.classify.normalize import normalize
 from orchestrator.classify.scanner import Scanner
 from orchestrator.classify.walk import strings
 from orchestrator.config.data_class import DataClass
-from orchestrator.config.spec.classifier import Classifier as ClassifierSpec
+from orchestrator.config.spec import ClassifierSpec
 
 _CHUNK = 16 * 1024
 """Characters looked at between two looks at the clock."""
 _OVERLAP = 512
 """Characters that two chunks of a long string share, so that a cut hides nothing shorter."""
-_SEEN = _OVERLAP // 2
-"""What ends before here in the later chunk was found in the earlier one, with all around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +26,23 @@ class Classification:
 
     data_class: DataClass
     counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """Findings by type; the types are those of `FindingType`."""
+    """Findings by type; the types are those of `FindingType`. In strings of more than 16,000
+    characters a few may be counted twice."""
     failed: str | None = None
     """`timeout` or `error` when not everything was read; the class is restricted then."""
+
+
+class _Tally:
+    """What was found so far."""
+
+    def __init__(self) -> None:
+        self.kinds: set[Kind] = set()
+        self.counts: Counter[FindingType] = Counter()
+
+    def add(self, findings: list[Finding]) -> None:
+        """Every finding raises the class, also where another is the one that counts."""
+        self.kinds.update(finding.type.kind for finding in findings)
+        self.counts.update(finding.type for finding in without_overlaps(findings))
 
 
 class Classifier:
@@ -61,56 +73,48 @@ class Classifier:
         self, workload: str, body: object, clock: Callable[[], float] = time.perf_counter
     ) -> Classification:
         """Never raises. The body is JSON as parsed; every string in it counts, keys included."""
-        counts: Counter[FindingType] = Counter()
+        tally = _Tally()
         failed = None
         try:
-            self._count(workload, body, Deadline(clock, self._budget_s), counts)
+            self._read(workload, body, Deadline(clock, self._budget_s), tally)
         except OutOfTime:
             failed = "timeout"
         except Exception:
             # Its text may hold content, and nobody needs it: what failed is restricted.
             failed = "error"
-        classes = [self._class_of[type.kind] for type in counts]
+        classes = [self._class_of[kind] for kind in tally.kinds]
         return Classification(
             DataClass.RESTRICTED if failed else max(classes, default=DataClass.PUBLIC),
-            MappingProxyType({type.value: count for type, count in counts.items()}),
+            MappingProxyType({type.value: count for type, count in tally.counts.items()}),
             failed,
         )
 
-    def _count(
-        self, workload: str, body: object, deadline: Deadline, counts: Counter[FindingType]
-    ) -> None:
+    def _read(self, workload: str, body: object, deadline: Deadline, tally: _Tally) -> None:
         scanner = self._scanners.get(workload, self._default)
-        for chunk, seen in _chunks(strings(body, deadline.check), counts):
+        for chunk in _chunks(strings(body, deadline.check), tally):
             deadline.check()
             data = normalize(chunk).encode("utf-8", "replace")
-            seen_bytes = len(normalize(chunk[:seen]).encode("utf-8", "replace")) if seen else 0
-            for finding in scanner.scan(data, deadline.check):
-                if finding.end > seen_bytes:
-                    counts[finding.type] += 1
+            tally.add(scanner.scan(data, deadline.check))
 
 
-def _chunks(
-    pieces: Iterator[str | None], counts: Counter[FindingType]
-) -> Iterator[tuple[str, int]]:
-    """Short strings together, long ones in parts, each with how much of it was seen before."""
+def _chunks(pieces: Iterator[str | None], tally: _Tally) -> Iterator[str]:
+    """Short strings together, long ones in parts; counts what cannot be read."""
     batch: list[str] = []
     size = 0
     for piece in pieces:
         if piece is None:
-            counts[FindingType.UNREADABLE] += 1
+            tally.add([Finding(FindingType.UNREADABLE, 0, 0)])
         elif len(piece) > _CHUNK:
             for start in range(0, len(piece) - _OVERLAP, _CHUNK - _OVERLAP):
-                part = piece[start : start + _CHUNK]
-                yield _without_nul(part), _SEEN if start else 0
+                yield _without_nul(piece[start : start + _CHUNK])
         else:
             batch.append(piece)
             size += len(piece) + 1
             if size > _CHUNK:
-                yield _joined(batch), 0
+                yield _joined(batch)
                 batch, size = [], 0
     if batch:
-        yield _joined(batch), 0
+        yield _joined(batch)
 
 
 def _without_nul(text: str) -> str:

@@ -53,10 +53,13 @@ class Base64:
 
 
 class Hex:
-    trigger = r"(?:[2-7][0-9A-Fa-f](?:[ :,\-]|\\x|0x|, ?0x)?){7}"
+    """Runs that begin with seven bytes of ASCII."""
+
+    _NEXT = r"(?:[ :,\-]|\\x|0x|, ?0x)?"
+    trigger = rf"(?:[2-7][0-9A-Fa-f]{_NEXT}){{6}}[2-7][0-9A-Fa-f]"
 
     def __init__(self) -> None:
-        self._run = compiled(r"[2-7][0-9A-Fa-f](?:(?:[ :,\-]|\\x|0x|, ?0x)?[0-9A-Fa-f]{2}){6,}")
+        self._run = compiled(rf"{self.trigger}(?:{self._NEXT}[0-9A-Fa-f]{{2}})*")
 
     def look(self, text: Text) -> Iterator[Reading]:
         for start, end in text.matches(self._run):

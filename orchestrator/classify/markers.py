@@ -28,7 +28,13 @@ class Markers:
 
 
 def _pattern(phrase: str) -> str:
-    words = re.split(r"[\s_\-]+", normalize(phrase).strip())
     if not any(map(str.isalnum, phrase)):
         raise ValueError("a marker needs a letter or a digit")
-    return _JOINT.join(re2.escape(word) for word in words if word)
+    words = filter(None, re.split(r"[\s_\-]+", phrase))
+    return _JOINT.join("".join(map(_any_case, word)) for word in words)
+
+
+def _any_case(character: str) -> str:
+    """Look-alikes of a small letter and of its capital need not be each other's."""
+    forms = {normalize(form) for form in (character, character.lower(), character.upper())}
+    return f"(?:{'|'.join(map(re2.escape, sorted(forms)))})"

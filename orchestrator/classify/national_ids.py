@@ -57,6 +57,17 @@ class NumericId:
     name_suffices: bool = False
     """Whether its name beside as many digits counts even if the checksum is wrong."""
 
+    def admits(self, digits: str) -> bool:
+        return _admits(self.is_valid, digits)
+
+
+def _admits(is_valid: Valid, number: str) -> bool:
+    try:
+        return is_valid(number)
+    except Exception:
+        # Some checkers fail on parts that they do not know; that does not rule a number out.
+        return True
+
 
 def _is_nir(digits: str) -> bool:
     return int(digits[3:5]) in (*range(1, 13), *range(20, 43)) and nir.is_valid(digits)
@@ -137,7 +148,7 @@ NUMERIC = (
 
 
 def _checked(is_valid: Valid) -> Callable[[str, Text, int], bool]:
-    return lambda value, text, end: is_valid(compact(value))
+    return lambda value, text, end: _admits(is_valid, compact(value))
 
 
 RULES = (

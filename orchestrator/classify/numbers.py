@@ -164,12 +164,12 @@ class _Run:
             return None
         if stretch.alone:
             for number in _BY_SHAPE.get(stretch.shape, ()):
-                if number.is_valid(stretch.digits):
+                if number.admits(stretch.digits):
                     return number.type
         for number in self._named:
             if len(stretch.digits) not in number.digits or stretch.shape == _EIN_SHAPE:
                 continue
-            if number.is_valid(stretch.digits) or (stretch.alone and number in self._named_near):
+            if number.admits(stretch.digits) or (stretch.alone and number in self._named_near):
                 return number.type
         return FindingType.PHONE if self._is_telephone(stretch) else None
 

@@ -40,20 +40,20 @@ class ScanFailed(Exception):
     """The engine gave up. It says nothing of the content."""
 
 
-_WORDS: tuple[Detector, ...] = (
+WORDS: tuple[Detector, ...] = (
     *people.RULES,
     *documents.RULES,
     *secrets.RULES,
     EMBEDDED,
 )
-_FORMS: tuple[Detector, ...] = (
+FORMS: tuple[Detector, ...] = (
     NumberRuns(),
     Ibans(),
     *contacts.RULES,
     *national_ids.RULES,
     *addresses.RULES,
 )
-_READERS: tuple[Detector, ...] = (
+READERS: tuple[Detector, ...] = (
     Base64(),
     Hex(),
     Percent(),
@@ -92,7 +92,7 @@ class _Triggers:
 
 
 # Apart, for the states of one automaton multiply with those of another.
-_TRIGGERS = tuple(_Triggers(group) for group in (_WORDS, _FORMS, _READERS))
+_TRIGGERS = tuple(_Triggers(group) for group in (WORDS, FORMS, READERS))
 
 
 class Scanner:
@@ -103,22 +103,22 @@ class Scanner:
         self._markers = Markers(phrases) if phrases else None
 
     def scan(self, data: bytes, check: Callable[[], None]) -> list[Finding]:
-        """Findings in normalized text, in order of place; places are bytes.
+        """All findings in normalized text, of which some may overlap; places are bytes.
 
         Calls `check` between steps; what that raises ends the scan. Raises ScanFailed where the
         engine cannot tell.
         """
-        return without_overlaps(list(self._scan(Text(data, check), Level.SENT)))
+        return list(self._scan(Text(data, check), Level.SENT))
 
     def find(self, text: str) -> list[Finding]:
-        """Findings in any text; places are its characters."""
+        """Findings in any text, one per place, in order; places are its characters."""
         data = normalize(text).encode("utf-8", "replace")
         origin = origins(text)
         # The character that each byte belongs to.
         character = list(accumulate((byte & 0xC0 != 0x80 for byte in data), initial=-1))[1:]
         return [
             Finding(f.type, origin[character[f.start]], origin[character[f.end - 1]] + 1)
-            for f in self.scan(data, lambda: None)
+            for f in without_overlaps(self.scan(data, lambda: None))
         ]
 
     def _scan(self, text: Text, level: Level) -> Iterator[Finding]:

@@ -5,15 +5,34 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 
 _CONTENT_ELSEWHERE = frozenset(
-    ["image_url", "input_image", "audio_url", "video_url", "file_id", "file_ids", "file_url"]
-    + ["file_data", "prompt_embeds", "image_embeds", "audio_embeds", "previous_response_id"]
-    + ["conversation"]
+    {
+        "image_url",
+        "input_image",
+        "audio_url",
+        "video_url",
+        "file_id",
+        "file_ids",
+        "file_url",
+        "file_data",
+        "prompt_embeds",
+        "image_embeds",
+        "audio_embeds",
+        "previous_response_id",
+        "conversation",
+    }
 )
 """Fields whose text is no content, but says where it is or encodes it."""
-_MEDIA = _CONTENT_ELSEWHERE | frozenset(
-    ["image", "audio", "input_audio", "input_video", "file", "input_file", "image_file"]
-    + ["computer_screenshot", "item_reference"]
-)
+_MEDIA = _CONTENT_ELSEWHERE | {
+    "image",
+    "audio",
+    "input_audio",
+    "input_video",
+    "file",
+    "input_file",
+    "image_file",
+    "computer_screenshot",
+    "item_reference",
+}
 """Objects, by their field or their `type`, that are content but no text."""
 _REFERENCES = ("url", "data", "id", "file_id", "file_data", "uuid")
 _TOKENS = frozenset(["prompt", "input", "prompt_token_ids", "input_ids", "tokens", "token_ids"])

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from orchestrator.cli.app import Json, app, configuration_error, out, print_json, refuse
+from orchestrator.cli.checks import check
 from orchestrator.cli.explain import readable
 from orchestrator.cli.requests import RequestError, read_requests, read_trace
 from orchestrator.config.diff import Difference, differences
@@ -18,7 +19,6 @@ from orchestrator.config.store import PolicyStore
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.plan import Group, Move, Outcome, Plan, situations, typical_requests
 from orchestrator.policy.plan import plan as planned
-from orchestrator.policy.probe import failures
 from orchestrator.replay.trace import TraceError
 from orchestrator.signals.prices import FeedError, FileFeed
 
@@ -94,7 +94,7 @@ def _sides(directory: Path | None, against: Path | None) -> tuple[Loaded, Loaded
             raise refuse("there is no previous version", 2)
         return before, store.load(previous.version)
     after = load(directory)
-    problems = failures(directory, after)
+    problems = check(directory, after)
     if problems:
         raise ConfigurationError(problems)
     return before, after

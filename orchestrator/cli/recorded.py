@@ -1,4 +1,4 @@
-"""Decisions made again from the audit trail, to be explained and compared with what was recorded."""
+"""Decisions made again from the audit trail, to be explained and compared with the record."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -17,8 +17,8 @@ from tests.integration.engines import World, serve_gateway, world
 IBAN = "DE89 3704 0044 0532 0130 00"
 CARD = "4111 1111 1111 1111"
 MARKED = (
-    "The canary sings in the coal mine tonight, and nobody but the two of us may ever hear a single "
-    "word of its song, whatever they may ask and however long they may wait for it."
+    "The canary sings in the coal mine tonight, and nobody but the two of us may ever hear a "
+    "single word of its song, whatever they may ask and however long they may wait for it."
 )
 """Harmless to a classifier: only a label says that it is not."""
 HARMLESS = "What is the tallest mountain of the world, and who was the first to climb it?"

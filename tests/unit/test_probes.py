@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.checks import classify_by
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.load import ConfigurationError, load
 from orchestrator.policy.catalogue import Catalogue
@@ -36,7 +37,8 @@ def found(tmp_path: Path, text: str) -> list[str]:
 
 
 def test_the_local_configuration_does_what_its_probes_expect(tmp_path: Path) -> None:
-    results = run(copy(tmp_path))
+    directory = copy(tmp_path)
+    results = run(directory, classify_by(load(directory)))
     assert len(results) > 5
     assert [r for r in results if r.problems or r.not_run] == []
 

@@ -10,6 +10,7 @@ from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
 from orchestrator.config.spec.base import DataClassLabel, Name, Spec
+from orchestrator.config.spec.classifier import ClassifierSpec
 from orchestrator.config.spec.models import Model, Performance, Variant
 from orchestrator.config.spec.places import (
     Cluster,
@@ -35,6 +36,7 @@ from orchestrator.config.spec.workload import (
 __all__ = [
     "Budget",
     "Burst",
+    "ClassifierSpec",
     "Cluster",
     "Configuration",
     "Controller",

@@ -6,7 +6,7 @@ from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec.base import DataClassLabel, Seconds, Spec
 
 
-class Classifier(Spec):
+class ClassifierSpec(Spec):
     """The class that each kind of content raises to, and the time that looking for it may take."""
 
     personal_data: DataClassLabel = Field(

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from orchestrator.config.spec.base import HttpUrl, Name, Seconds, Spec
-from orchestrator.config.spec.classifier import Classifier
+from orchestrator.config.spec.classifier import ClassifierSpec
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -27,8 +27,8 @@ class Policy(Spec):
     """What holds for every workload."""
 
     weights: Weights = Field(default=Weights(), description="of the scores")
-    classifier: Classifier = Field(
-        default=Classifier(), description="what content raises the class of a request"
+    classifier: ClassifierSpec = Field(
+        default=ClassifierSpec(), description="what content raises the class of a request"
     )
     max_attempts: int = Field(default=3, ge=1, le=10, description="grants per request")
     snapshot_stale_s: Seconds = Field(
