@@ -52,6 +52,9 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: setup ## write the configuration language's reference and schema anew
+	$(BIN)/orchestrator schema --out clusters
+
 COMPILE := pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate --no-emit-find-links --extra dev
 
 lock: $(UV) ## renew the hashed locks from pyproject.toml
@@ -63,4 +66,4 @@ clean: ## stop the stack and remove what was made here
 	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
 	rm -rf $(VENV) .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run demo bench test lint lock clean
+.PHONY: help setup run demo bench test lint docs lock clean

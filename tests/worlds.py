@@ -13,6 +13,7 @@ from orchestrator.policy.snapshot import (
     Quote,
     Snapshot,
 )
+from orchestrator.policy.view import View
 
 LABELS = [c.label for c in DataClass]
 
@@ -78,6 +79,7 @@ def small() -> Catalogue:
                         "allowed_zones": ["onprem", "cloud"],
                         "slo": {"ttft_p95_s": 2},
                         "budget": {"usd_per_day": 10},
+                        "price_ceiling": {"usd_per_gpu_hour": 3},
                         "burst": {
                             "pools": ["cloud-gpu"],
                             "ttft_p95_s": 1.5,
@@ -86,7 +88,6 @@ def small() -> Catalogue:
                             "release_sustained_s": 3,
                             "min_dwell_s": 30,
                             "cooldown_s": 20,
-                            "max_usd_per_gpu_hour": 3,
                         },
                     },
                     {
@@ -142,30 +143,41 @@ def snapshot(
 def catalogues(draw: st.DrawFn) -> Catalogue:
     """Any configuration, contradictory ones included: decisions must be safe on all of them."""
     zones = [
-        {"name": f"z{i}", "jurisdiction": "X", "max_data_class": draw(st.sampled_from(LABELS))}
+        {
+            "name": f"z{i}",
+            "jurisdiction": draw(st.sampled_from(["DE", "US"])),
+            "max_data_class": draw(st.sampled_from(LABELS)),
+            "certifications": draw(some(["C5", "HIPAA"])),
+        }
         for i in range(draw(st.integers(1, 4)))
     ]
+    zone_names = [z["name"] for z in zones]
     clusters = [
         {
             "name": f"c{i}",
-            "zone": draw(st.sampled_from(zones))["name"],
+            "zone": draw(st.sampled_from(zone_names)),
             "kind": draw(st.sampled_from(["ray", "openai"])),
             "url": f"http://127.0.0.1:{9000 + i}",
         }
         for i in range(draw(st.integers(1, 4)))
+    ]
+    prices = [
+        {"fixed_usd_per_gpu_hour": 1},
+        {"tokens": {"input_usd_per_million": 1, "output_usd_per_million": 3}},
     ]
     pools = [
         {
             "name": f"p{i}",
             "cluster": draw(st.sampled_from(clusters))["name"],
             "accelerator": "A100",
+            "min_replicas": draw(st.integers(0, 1)),
             "max_replicas": 4,
             "provision_s": 60,
-            "price": {"fixed_usd_per_gpu_hour": 1},
+            "price": draw(st.sampled_from(prices)),
         }
         for i in range(draw(st.integers(1, 5)))
     ]
-    pool_names = st.lists(st.sampled_from([p["name"] for p in pools]), min_size=1, unique=True)
+    pool_names = [p["name"] for p in pools]
     models = [
         {
             "name": f"m{i}",
@@ -173,28 +185,37 @@ def catalogues(draw: st.DrawFn) -> Catalogue:
                 {
                     "name": f"m{i}v{j}",
                     "weights": "org/m",
-                    "pools": draw(pool_names),
+                    "quality": draw(st.sampled_from([0.5, 1.0])),
+                    "pools": draw(some(pool_names, least=1)),
                     "max_model_len": draw(st.sampled_from([1024, 8192])),
                     "max_num_seqs": 4,
+                    "performance": draw(st.sampled_from([[], [PERFORMANCE]])),
                 }
                 for j in range(draw(st.integers(1, 2)))
             ],
         }
         for i in range(draw(st.integers(1, 2)))
     ]
-    zone_names = st.lists(st.sampled_from([z["name"] for z in zones]), min_size=1, unique=True)
     workloads = []
     for i in range(draw(st.integers(1, 3))):
         burst = None
         if draw(st.booleans()):
-            burst = {"pools": draw(pool_names), "ttft_p95_s": 1, "max_usd_per_gpu_hour": 2}
+            burst = {"pools": draw(some(pool_names, least=1)), "ttft_p95_s": 1}
         workloads.append(
             {
                 "name": f"w{i}",
                 "data_class": draw(st.sampled_from(LABELS)),
                 "models": [m["name"] for m in models],
-                "allowed_zones": draw(zone_names),
-                "slo": {"ttft_p95_s": 1},
+                "min_quality": draw(st.sampled_from([0.0, 0.8])),
+                "when_infeasible": draw(st.sampled_from([{}, {"min_quality": 0.4}])),
+                "allowed_zones": draw(some(zone_names, least=1)),
+                "preferred_zones": draw(some(zone_names)),
+                "jurisdictions": draw(some(["DE", "US"])),
+                "certifications": draw(some(["C5", "HIPAA"])),
+                "slo": draw(
+                    st.sampled_from([{"ttft_p95_s": 1}, {"ttft_p95_s": 1, "itl_p95_s": 0.1}])
+                ),
+                "price_ceiling": draw(st.sampled_from(CEILINGS)),
                 "burst": burst,
             }
         )
@@ -212,6 +233,25 @@ def catalogues(draw: st.DrawFn) -> Catalogue:
         ),
         "any",
     )
+
+
+def some(values: list[str], least: int = 0) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(values), min_size=least, unique=True)
+
+
+PERFORMANCE = {
+    "accelerator": "A100",
+    "prefill_tokens_per_s": 8000,
+    "decode_tokens_per_s": 1000,
+    "itl_s": 0.01,
+    "source": "invented",
+}
+CEILINGS: list[dict[str, float]] = [
+    {},
+    {"usd_per_gpu_hour": 2},
+    {"usd_per_million_tokens": 2},
+    {"usd_per_gpu_hour": 2, "usd_per_million_tokens": 0.5},
+]
 
 
 @st.composite
@@ -244,16 +284,24 @@ def snapshots(draw: st.DrawFn, catalogue: Catalogue) -> Snapshot:
 
 
 @st.composite
-def questions(draw: st.DrawFn) -> tuple[Facts, Catalogue, Snapshot]:
+def questions(draw: st.DrawFn) -> tuple[Facts, View]:
+    """Any request, to a gateway that holds any state of any fleet."""
     catalogue = draw(catalogues())
-    excluded = draw(st.sets(st.sampled_from(list(catalogue.candidates)), max_size=2))
+    endpoints = list(catalogue.candidates)
+    excluded = draw(st.sets(st.sampled_from(endpoints), max_size=2))
+    label = st.sampled_from(DataClass)
     facts = Facts(
         workload=draw(st.sampled_from(list(catalogue.workloads))),
         model=draw(st.sampled_from([*catalogue.by_model, "unheard-of"])),
-        data_class=draw(st.sampled_from(DataClass)),
-        total_tokens=draw(st.sampled_from([0, 2000, 100_000])),
+        claimed=draw(label),
+        session=draw(label),
+        content=draw(label),
+        max_tokens=draw(st.sampled_from([0, 2000, 100_000])),
+        prompt_tokens=draw(st.sampled_from([0, 500])),
         snapshot_age_s=draw(st.sampled_from([0, 1e6])),
-        inflight={e: draw(st.integers(0, 50)) for e in catalogue.candidates},
+        inflight=catalogue.counts({e: draw(st.integers(0, 50)) for e in endpoints}),
         excluded=dict.fromkeys(excluded, "failed"),
+        affinity={e: 0.5 for e in endpoints if draw(st.booleans())},
+        smaller_variant=draw(st.booleans()),
     )
-    return facts, catalogue, draw(snapshots(catalogue))
+    return facts, View(catalogue, draw(snapshots(catalogue)))

@@ -1,9 +1,14 @@
 """The burst state machine of one workload: `home → bursting → draining → home`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
-from orchestrator.config.spec import Burst
+from orchestrator.config.spec import Burst, PriceCeiling, Schedule, Workload
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Quote
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,8 @@ class BurstSignals:
     """Sequences that the ready home replicas decode at once."""
     quotes: dict[str, Quote]
     """By burst pool."""
+    usd_per_million_tokens: dict[str, float | None]
+    """By burst pool; None where it is not known."""
     budget_left_usd: float | None
     """None: no budget is set."""
     burst_pool_released: bool
@@ -28,18 +35,20 @@ class BurstSignals:
     added are gone, or another burst keeps them."""
 
 
-def step(spec: Burst, state: BurstState, signals: BurstSignals, now_s: float) -> BurstState:
-    """The state after this tick."""
+def step(workload: Workload, state: BurstState, signals: BurstSignals, now_s: float) -> BurstState:
+    """The state after this tick, of a workload that may burst."""
+    spec = workload.burst
+    assert spec is not None
     if state.phase is BurstPhase.HOME:
-        return _at_home(spec, state, signals, now_s)
+        return _at_home(spec, workload.price_ceiling, state, signals, now_s)
     if state.phase is BurstPhase.BURSTING:
-        return _while_bursting(spec, state, signals, now_s)
+        return _while_bursting(spec, workload.price_ceiling, state, signals, now_s)
     if signals.burst_pool_released:
         return BurstState(since_s=now_s, reason=f"drained: {state.reason}")
     return state
 
 
-def trigger(spec: Burst, signals: BurstSignals) -> str | None:
+def trigger(spec: Burst, signals: BurstSignals, now_s: float) -> str | None:
     """The sentence of the first trigger that is met."""
     p95 = signals.ttft_p95_s
     if spec.ttft_p95_s is not None and p95 is not None and p95 > spec.ttft_p95_s:
@@ -48,34 +57,80 @@ def trigger(spec: Burst, signals: BurstSignals) -> str | None:
         queue = signals.waiting / signals.home_replicas
         if queue > spec.queue_per_replica:
             return f"{queue:.0f} requests wait per home replica, above {spec.queue_per_replica:g}"
+    for schedule in spec.schedule:
+        if in_hours(schedule, now_s):
+            return f"the schedule says so until {schedule.end:%H:%M} {schedule.timezone}"
+    if spec.usd_per_gpu_hour_below is not None:
+        fresh = {p: q for p, q in signals.quotes.items() if q.valid_to_s >= now_s}
+        for pool, quote in fresh.items():
+            if quote.usd_per_gpu_hour < spec.usd_per_gpu_hour_below:
+                return (
+                    f"pool '{pool}' costs {quote.usd_per_gpu_hour:.2f} USD per GPU-hour, below "
+                    f"{spec.usd_per_gpu_hour_below:.2f}"
+                )
     return None
 
 
-def choose_pool(spec: Burst, signals: BurstSignals, now_s: float) -> tuple[str | None, str]:
-    """The cheapest pool with a fresh quote under the ceiling, or None and why not."""
+def in_hours(schedule: Schedule, now_s: float) -> bool:
+    """Whether a moment, in seconds since the epoch, lies within the schedule's local hours."""
+    now = datetime.fromtimestamp(now_s, ZoneInfo(schedule.timezone))
+    over_midnight = schedule.end <= schedule.start
+    if schedule.start <= now.time() and (over_midnight or now.time() < schedule.end):
+        return DAYS[now.weekday()] in schedule.days
+    # The hours after midnight belong to the day on which the schedule began.
+    yesterday = now - timedelta(days=1)
+    return (
+        over_midnight and now.time() < schedule.end and DAYS[yesterday.weekday()] in schedule.days
+    )
+
+
+def choose_pool(
+    spec: Burst, ceiling: PriceCeiling, signals: BurstSignals, now_s: float
+) -> tuple[str | None, str]:
+    """The cheapest pool with a fresh quote under the ceiling; else one that charges by the token;
+    else None and why not."""
     if signals.budget_left_usd is not None and signals.budget_left_usd <= 0:
         return None, "today's budget is spent"
     refusals, fresh = [], []
     for pool in spec.pools:
         quote = signals.quotes.get(pool)
-        if quote is None:
+        dear = next(_above_ceiling(pool, ceiling, signals), None)
+        if quote is None and signals.usd_per_million_tokens.get(pool) is None:
             refusals.append(f"pool '{pool}' has no price quote")
-        elif quote.valid_to_s < now_s:
+        elif quote is not None and quote.valid_to_s < now_s:
             refusals.append(f"the quote of pool '{pool}' is {now_s - quote.fetched_at_s:.0f} s old")
-        elif quote.usd_per_gpu_hour > spec.max_usd_per_gpu_hour:
-            refusals.append(
-                f"pool '{pool}' costs {quote.usd_per_gpu_hour:.2f} USD per GPU-hour, above the "
-                f"ceiling of {spec.max_usd_per_gpu_hour:.2f}"
-            )
+        elif dear is not None:
+            refusals.append(dear)
         else:
-            fresh.append((quote.usd_per_gpu_hour, pool))
+            fresh.append((quote.usd_per_gpu_hour if quote else float("inf"), pool))
     if fresh:
         return min(fresh)[1], ""
     return None, "; ".join(refusals)
 
 
-def _at_home(spec: Burst, state: BurstState, signals: BurstSignals, now_s: float) -> BurstState:
-    why = trigger(spec, signals)
+def _above_ceiling(pool: str, ceiling: PriceCeiling, signals: BurstSignals) -> Iterator[str]:
+    """Why a pool with a quote is too dear."""
+    quote, per_hour = signals.quotes.get(pool), ceiling.usd_per_gpu_hour
+    if quote is not None and per_hour is not None and quote.usd_per_gpu_hour > per_hour:
+        yield (
+            f"pool '{pool}' costs {quote.usd_per_gpu_hour:.2f} USD per GPU-hour, above the ceiling "
+            f"of {per_hour:.2f}"
+        )
+    tokens, per_million = signals.usd_per_million_tokens.get(pool), ceiling.usd_per_million_tokens
+    if per_million is not None:
+        if tokens is None:
+            yield f"what a token costs on pool '{pool}' is not known"
+        elif tokens > per_million:
+            yield (
+                f"pool '{pool}' costs {tokens:.2f} USD per million tokens, above the ceiling of "
+                f"{per_million:.2f}"
+            )
+
+
+def _at_home(
+    spec: Burst, ceiling: PriceCeiling, state: BurstState, signals: BurstSignals, now_s: float
+) -> BurstState:
+    why = trigger(spec, signals, now_s)
     if why is None:
         return state.model_copy(
             update={"condition_since_s": None, "reason": "no trigger of a burst is met"}
@@ -86,23 +141,19 @@ def _at_home(spec: Burst, state: BurstState, signals: BurstSignals, now_s: float
         return waiting.model_copy(update={"reason": f"{why}, for less than {spec.sustained_s:g} s"})
     if state.since_s and now_s - state.since_s < spec.cooldown_s:
         return waiting.model_copy(update={"reason": f"{why}, but the last burst just ended"})
-    pool, refusal = choose_pool(spec, signals, now_s)
+    pool, refusal = choose_pool(spec, ceiling, signals, now_s)
     if pool is None:
         return waiting.model_copy(update={"reason": f"{why}, but {refusal}"})
     return BurstState(phase=BurstPhase.BURSTING, pool=pool, since_s=now_s, reason=why)
 
 
 def _while_bursting(
-    spec: Burst, state: BurstState, signals: BurstSignals, now_s: float
+    spec: Burst, ceiling: PriceCeiling, state: BurstState, signals: BurstSignals, now_s: float
 ) -> BurstState:
-    quote = signals.quotes.get(state.pool or "")
-    if quote is not None and quote.usd_per_gpu_hour > spec.max_usd_per_gpu_hour:
-        return _drain(
-            state,
-            f"the price rose to {quote.usd_per_gpu_hour:.2f} USD per GPU-hour, above the ceiling "
-            f"of {spec.max_usd_per_gpu_hour:.2f}",
-            now_s,
-        )
+    if state.pool in signals.quotes:
+        dear = next(_above_ceiling(state.pool, ceiling, signals), None)
+        if dear is not None:
+            return _drain(state, f"the price rose: {dear}", now_s)
     if signals.budget_left_usd is not None and signals.budget_left_usd <= 0:
         return _drain(state, "today's budget is spent", now_s)
 
@@ -110,7 +161,7 @@ def _while_bursting(
     calm = (
         signals.home_slots > 0
         and signals.demand <= spec.release_utilization * signals.home_slots
-        and trigger(spec, signals) is None
+        and trigger(spec, signals, now_s) is None
     )
     if not calm:
         return state.model_copy(update={"condition_since_s": None})

@@ -6,7 +6,8 @@ from math import ceil
 
 from orchestrator.capacity.burst import BurstSignals, step
 from orchestrator.config.spec import Burst
-from orchestrator.policy.catalogue import Candidate, Catalogue
+from orchestrator.policy.candidate import Candidate
+from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import (
     BurstPhase,
     BurstState,
@@ -57,7 +58,7 @@ def plan(
             continue
         before = bursts.get(workload.name, BurstState())
         signals = burst_signals(catalogue, observation, workload.name, workload.burst, bursts)
-        state = step(workload.burst, before, signals, now_s)
+        state = step(workload, before, signals, now_s)
         limit_s = catalogue.configuration.controller.drain_timeout_s
         after[workload.name] = _with_its_delay(state, limit_s, now_s)
 
@@ -68,6 +69,8 @@ def plan(
     for name, state in after.items():
         if state.phase is BurstPhase.BURSTING and state.pool is not None:
             candidate = burst_candidate(catalogue, name, state.pool)
+            if candidate is None:
+                continue
             needed = _replicas_needed(catalogue, observation, name, candidate)
             # Growth only: what a burst has is given back by its drain, under no live stream.
             held = min(targets.get(candidate.endpoint, 0), candidate.pool.max_replicas)
@@ -97,11 +100,17 @@ def busy(observation: Observation, endpoint: str) -> bool:
     return sum(state.inflight.values()) + state.running + state.waiting > 0
 
 
-def burst_candidate(catalogue: Catalogue, workload: str, pool: str) -> Candidate:
-    """The variant that a workload's burst deploys on a pool: the best one of its models."""
-    models = catalogue.workloads[workload].models
-    fitting = [c for c in catalogue.by_pool[pool] if c.model.name in models]
-    return max(fitting, key=lambda c: (c.variant.quality, c.endpoint))
+def burst_candidate(catalogue: Catalogue, workload: str, pool: str) -> Candidate | None:
+    """The variant that a workload's burst deploys on a pool: the best one of its models. None when
+    the pool runs nothing that the workload may use."""
+    spec = catalogue.workloads[workload]
+    fitting = [
+        candidate
+        for model in spec.models
+        for candidate in catalogue.selection(workload, model, spec.data_class, False).candidates
+        if candidate.pool.name == pool
+    ]
+    return max(fitting, key=lambda c: (c.variant.quality, c.endpoint), default=None)
 
 
 def burst_signals(
@@ -124,6 +133,11 @@ def burst_signals(
         home_replicas=sum(s.ready_replicas for s in states),
         home_slots=_slots(home, observation),
         quotes={p: observation.quotes[p] for p in burst.pools if p in observation.quotes},
+        usd_per_million_tokens={
+            p: candidate.usd_per_million_tokens(observation.quotes.get(p)) if candidate else None
+            for p in burst.pools
+            for candidate in [burst_candidate(catalogue, workload, p)]
+        },
         budget_left_usd=observation.budget_left_usd.get(workload),
         burst_pool_released=pool is None
         or _kept_by_another(bursts, workload, pool)

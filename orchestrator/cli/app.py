@@ -44,4 +44,16 @@ def configuration_error(error: ConfigurationError, as_json: bool) -> typer.Exit:
     return refuse(error)
 
 
-from orchestrator.cli import demo, keys, policy, replay, simulate_engine, stack  # noqa: E402, F401
+from orchestrator.cli import (  # noqa: E402
+    apply,  # noqa: F401
+    audit,  # noqa: F401
+    demo,  # noqa: F401
+    explain,  # noqa: F401
+    keys,  # noqa: F401
+    plan,  # noqa: F401
+    replay,  # noqa: F401
+    schema,  # noqa: F401
+    simulate_engine,  # noqa: F401
+    stack,  # noqa: F401
+    validate,  # noqa: F401
+)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.app import app, configuration_error, refuse
+from orchestrator.cli.checks import check
 from orchestrator.cli.options import Config
 from orchestrator.cli.stack import steps
 from orchestrator.config.load import ConfigurationError, state_directory
@@ -42,7 +43,7 @@ def demo(
     try:
         arrivals = traces.read(trace) if trace else traces.synthetic_conversation(600, seed=0)
         with steps() as step:
-            loaded = up(config, state, step)
+            loaded = up(config, state, check, step)
         checks = asyncio.run(play(loaded, arrivals, str(trace or "synthetic"), out_dir))
     except ConfigurationError as error:
         raise configuration_error(error, False) from None

@@ -1,144 +1,43 @@
-"""`validate` and `explain`."""
+"""What the running controller says of the policy in force: its snapshot, its state."""
 
 import os
-import time
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import httpx
-import typer
-from pydantic import BaseModel, ConfigDict, ValidationError
-from rich.table import Table
+import orjson
+from pydantic import ValidationError
 
-from orchestrator.cli.app import Json, app, configuration_error, err, out, print_json, refuse
-from orchestrator.cli.options import Config
-from orchestrator.config.data_class import DataClass
-from orchestrator.config.load import ConfigurationError, Loaded, load, state_directory
-from orchestrator.config.spec import DataClassLabel
-from orchestrator.policy.catalogue import Catalogue
-from orchestrator.policy.decide import decide
-from orchestrator.policy.explain import explain as explained
-from orchestrator.policy.facts import Facts
-from orchestrator.policy.snapshot import EndpointState, Snapshot
+from orchestrator.config.load import Loaded, state_directory
+from orchestrator.policy.snapshot import Snapshot
 
 
-@app.command()
-def validate(directory: Path, as_json: Json = False) -> None:
-    """Check a configuration directory as a whole."""
+def live_snapshot(loaded: Loaded) -> Snapshot | None:
+    """None where no controller answers."""
+    content = _ask(loaded, "snapshot")
     try:
-        loaded = load(directory)
-    except ConfigurationError as error:
-        raise configuration_error(error, as_json) from None
-    if as_json:
-        print_json({"valid": True, "version": loaded.version, "problems": []})
-        return
-    c = loaded.configuration
-    out.print(
-        f"[green]valid[/green], version {loaded.version}: {len(c.zones)} zones, "
-        f"{len(c.clusters)} clusters, {len(c.pools)} pools, {len(c.models)} models, "
-        f"{len(c.workloads)} workloads"
-    )
+        return Snapshot.model_validate_json(content) if content is not None else None
+    except ValidationError:
+        return None
 
 
-class ExplainRequest(BaseModel):
-    """The request file of `explain`: who asks for which model, with what label."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    workload: str
-    model: str
-    data_class: DataClassLabel = DataClass.PUBLIC
-    max_tokens: int = 0
-
-
-@app.command()
-def explain(
-    request: Annotated[Path, typer.Option(help="JSON: workload, model, data_class, max_tokens.")],
-    config: Config = Path("clusters/local"),
-    as_json: Json = False,
-) -> None:
-    """The decision for a request, every candidate, and the rule that rejected it.
-
-    Asks the running controller for its snapshot; without one, explains a fleet at rest.
-    """
+def live_state(loaded: Loaded) -> dict[str, Any] | None:
+    """None where no controller answers."""
+    content = _ask(loaded, "state")
     try:
-        loaded = load(config)
-        asked = ExplainRequest.model_validate_json(request.read_bytes())
-    except ConfigurationError as error:
-        raise configuration_error(error, as_json) from None
-    except OSError as error:
-        raise refuse(f"{request}: {error.strerror}; give the path of a JSON file", 2) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise refuse(f"{request}:1: {where}: {first['msg']}", 2) from None
-    catalogue = Catalogue(loaded.configuration, loaded.version)
-    if asked.workload not in catalogue.workloads:
-        known = ", ".join(catalogue.workloads)
-        raise refuse(f"{request}:1: no workload '{asked.workload}'; there are: {known}", 2)
-    snapshot, live = _snapshot(loaded, catalogue)
-    if snapshot.config_version != loaded.version:
-        err.print(
-            f"{config} is version {loaded.version}, and the stack runs {snapshot.config_version}: "
-            "this is what it would decide when it is restarted",
-            style="yellow",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-    decision = decide(
-        Facts(
-            workload=asked.workload,
-            model=asked.model,
-            data_class=asked.data_class,
-            total_tokens=asked.max_tokens,
-        ),
-        catalogue,
-        snapshot,
-    )
-    result = explained(decision)
-    if as_json:
-        print_json(result)
-    else:
-        _show(result, live)
-    if decision.grant is None:
-        raise typer.Exit(1)
+        return dict(orjson.loads(content)) if content is not None else None
+    except ValueError:
+        return None
 
 
-def _snapshot(loaded: Loaded, catalogue: Catalogue) -> tuple[Snapshot, bool]:
-    """The controller's snapshot and True, or that of a fleet at rest and False."""
+def _ask(loaded: Loaded, what: str) -> bytes | None:
     file = state_directory() / "secrets" / "controller-token"
     token = os.environ.get("ORCHESTRATOR_TOKEN") or (
         file.read_text().strip() if file.exists() else ""
     )
-    url = f"{loaded.configuration.controller.url}/v1/snapshot"
+    url = f"{loaded.configuration.controller.url}/v1/{what}"
     try:
         answer = httpx.get(url, headers={"authorization": f"Bearer {token}"}, timeout=3)
         answer.raise_for_status()
-        return Snapshot.model_validate_json(answer.content), True
-    except (httpx.HTTPError, ValidationError):
-        at_rest = {
-            endpoint: EndpointState(ready_replicas=candidate.pool.min_replicas)
-            for endpoint, candidate in catalogue.candidates.items()
-        }
-        return (
-            Snapshot(config_version=loaded.version, created_at_s=time.time(), endpoints=at_rest),
-            False,
-        )
-
-
-def _show(result: dict[str, Any], live: bool) -> None:
-    chosen = result["decision"]
-    source = "the running fleet" if live else "a fleet at rest (no controller answers)"
-    out.print(f"{result['data_class']} data, policy {result['policy_version']}, {source}")
-    if chosen:
-        out.print(f"[green]runs[/green] on {chosen['pool']} ({chosen['zone']})")
-    else:
-        out.print(f"[red]denied[/red]: {result['denied']}")
-    table = Table("pool", "variant", "zone", "rejected by", "detail", "score")
-    for c in result["candidates"]:
-        score = "" if c["score"] is None else f"{c['score']:.3f}"
-        table.add_row(
-            c["pool"], c["variant"], c["zone"], c["rejected_by"] or "", c["detail"], score
-        )
-    out.print(table)
+        return answer.content
+    except httpx.HTTPError:
+        return None

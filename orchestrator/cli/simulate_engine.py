@@ -26,7 +26,8 @@ def simulate_engine(
 ) -> None:
     """Serve vLLM's API without a model, for a pool of kind 'openai'; Ctrl-C stops it.
 
-    Faults: status, hang, stall, cut, error_event, no_usage, malformed.
+    Faults: status, rate_limit, unauthorized, context_length, hang, stall, cut, error_event,
+    no_usage, malformed.
     """
     try:
         faults = [Fault.parse(text) for text in fault or []]

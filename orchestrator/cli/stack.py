@@ -27,6 +27,7 @@ def up(
     ] = False,
 ) -> None:
     """Run the local stack: two Ray clusters, the gateway and the controller."""
+    from orchestrator.cli.checks import check
     from orchestrator.stack.up import up as start
 
     state = state_directory()
@@ -35,7 +36,7 @@ def up(
     serving = False
     try:
         with steps() as step:
-            loaded = start(config, state, step)
+            loaded = start(config, state, check, step)
         serving = True
         out.print(f"[green]Serving[/green] at {loaded.configuration.gateway.url}/v1")
         for workload in loaded.configuration.workloads:
@@ -81,14 +82,13 @@ def status(config: Config = Path("clusters/local"), as_json: Json = False) -> No
 
 @app.command(hidden=True)
 def controller(
-    directory: Path,
     fresh: Annotated[bool, typer.Option(help="Its clusters were started from nothing.")] = False,
 ) -> None:
-    """Run the controller in the foreground."""
+    """Run the controller of the policy in force, in the foreground."""
     from orchestrator.controller.main import run
 
     try:
-        run(directory, fresh)
+        run(state_directory(), fresh)
     except ConfigurationError as error:
         raise configuration_error(error, False) from None
 

@@ -5,34 +5,33 @@ Every problem is reported as `path:line: message`, all of them at once.
 
 import difflib
 import hashlib
-import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.config.inherit import Inheritance, Place, resolve
 from orchestrator.config.keys import FILE as KEYS_FILE
+from orchestrator.config.reading import Problem, Reading, state_directory
 from orchestrator.config.references import check
 from orchestrator.config.spec import Configuration
 
-MAX_FILE_BYTES = 2 * 1024 * 1024
-MAX_DEPTH = 20
+__all__ = ["ConfigurationError", "Loaded", "Problem", "load", "state_directory"]
 
-Place = tuple[str | int, ...]
-"""A path into the whole document, such as ("pools", 0, "name")."""
+PROBES = "probes"
+"""The stem of the file that tests the rules and is not one of them."""
 
+S = TypeVar("S", bound=BaseModel)
 
-@dataclass(frozen=True)
-class Problem:
-    path: Path
-    line: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"{_short(self.path)}:{self.line}: {self.message}"
+MAX_PROBLEMS = 100
+"""Of a broken file nobody reads more."""
+MENDS = {
+    ("usd_per_day", "greater_than"): "; a workload that may spend nothing has no `burst`",
+    ("markers", "string_too_short"): "; a shorter one would be found in too many texts",
+}
 
 
 class ConfigurationError(Exception):
@@ -45,32 +44,27 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True)
 class Loaded:
-    """`version` is the first 12 hex digits of a SHA-256 over the YAML files, keys aside: who may
-    call is not part of the rules, and changes without them."""
+    """`version` is the first 12 hex digits of a SHA-256 over the YAML files, keys and probes aside:
+    who may call and what is tested are not part of the rules, and change without them."""
 
     configuration: Configuration
     version: str
     directory: Path
+    """Where people edit it and where its keys stand, also of a copy that is read elsewhere."""
+    inherited: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By workload, the profile that each inherited field comes from."""
 
 
-def state_directory() -> Path:
-    """Where this machine keeps what is not configuration: secrets, ledger, models, logs."""
-    return Path(os.environ.get("ORCHESTRATOR_STATE", ".orchestrator")).absolute()
-
-
-def load(directory: Path) -> Loaded:
-    """Raises ConfigurationError."""
+def load(directory: Path, base: Path | None = None) -> Loaded:
+    """`base` is the folder that relative paths start at, when the files are a copy of those that
+    stand there. Raises ConfigurationError."""
     directory = directory.absolute()
-    files = sorted(
-        f
-        for f in (directory.glob("*.y*ml") if directory.is_dir() else [])
-        if f.suffix in (".yaml", ".yml") and f.stem != "probes"
-    )
+    files = [f for f in yaml_files(directory) if f.stem != PROBES]
     if not files:
         raise ConfigurationError(
             [Problem(directory, 1, "no YAML files here; give a configuration directory")]
         )
-    reading = _Reading()
+    reading = Reading(base)
     digest = hashlib.sha256()
     for file in files:
         content = reading.read(file)
@@ -78,183 +72,73 @@ def load(directory: Path) -> Loaded:
             digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
     if reading.problems:
         raise ConfigurationError(reading.problems)
+    inheritance = resolve(reading.document)
+    if inheritance.broken:
+        raise _error(reading, inheritance.broken)
+    configuration = parse(reading, Configuration, inheritance)
+    findings = check(configuration)
+    if findings:
+        raise _error(reading, ((inheritance.origin(p), message) for p, message in findings))
+    return Loaded(configuration, digest.hexdigest()[:12], base or directory, inheritance.taken)
+
+
+def yaml_files(directory: Path) -> list[Path]:
+    return sorted(
+        f
+        for f in (directory.glob("*.y*ml") if directory.is_dir() else [])
+        if f.suffix in (".yaml", ".yml")
+    )
+
+
+def parse(reading: Reading, spec: type[S], inheritance: Inheritance | None = None) -> S:
+    """Raises ConfigurationError."""
     try:
-        configuration = Configuration.model_validate(reading.document)
+        return spec.model_validate(reading.document)
     except ValidationError as error:
-        raise ConfigurationError(
-            [reading.problem(e["loc"], _sentence(e)) for e in error.errors()]
-        ) from None
-    problems = [reading.problem(place, message) for place, message in check(configuration)]
-    if problems:
-        raise ConfigurationError(problems)
-    return Loaded(configuration, digest.hexdigest()[:12], directory)
+        raise _error(reading, _sentences(error, inheritance or Inheritance(), spec)) from None
 
 
-class _Reading:
-    """One document gathered from many files, with the origin of every node."""
-
-    def __init__(self) -> None:
-        self.document: dict[str, Any] = {}
-        self.problems: list[Problem] = []
-        self._origins: dict[Place, tuple[Path, int]] = {}
-        self._last: Path = Path()
-
-    def problem(self, place: Place, message: str) -> Problem:
-        """At the nearest node that exists in a file."""
-        while place and place not in self._origins:
-            place = place[:-1]
-        path, line = self._origins.get(place, (self._last, 1))
-        return Problem(path, line, message)
-
-    def read(self, file: Path) -> bytes:
-        self._last = file
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            self._say(file, 1, f"cannot be read: {error.strerror}")
-            return b""
-        if len(content) > MAX_FILE_BYTES:
-            self._say(file, 1, f"larger than {MAX_FILE_BYTES} bytes; split the file")
-            return content
-        try:
-            root = _compose(content.decode("utf-8"))
-            if root is not None:
-                self._merge(file, root)
-        except UnicodeDecodeError as error:
-            self._say(file, content[: error.start].count(b"\n") + 1, "not UTF-8")
-        except _Refused as error:
-            self._say(file, error.line, str(error))
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            self._say(file, mark.line + 1 if mark else 1, f"not YAML: {error.problem}")
-        except (yaml.YAMLError, RecursionError) as error:
-            self._say(file, 1, f"not YAML: {str(error).splitlines()[0]}")
-        except (OSError, ValueError) as error:
-            self._say(file, 1, f"cannot be taken: {error}")
-        return content
-
-    def _say(self, file: Path, line: int, message: str) -> None:
-        self.problems.append(Problem(file, line, message))
-
-    def _merge(self, file: Path, root: yaml.Node) -> None:
-        if not isinstance(root, yaml.MappingNode):
-            raise _Refused(root, "write a mapping of sections, such as 'pools:'")
-        for key, node in root.value:
-            section = _name(key)
-            if isinstance(node, yaml.SequenceNode):
-                items = self.document.setdefault(section, [])
-                if not isinstance(items, list):
-                    raise _Refused(key, f"'{section}' is a single object elsewhere")
-                self._origins.setdefault((section,), (file, key.start_mark.line + 1))
-                for item in node.value:
-                    items.append(self._value(file, item, (section, len(items)), 1))
-            elif section in self.document:
-                path, line = self._origins[(section,)]
-                raise _Refused(key, f"'{section}' is set at {_short(path)}:{line} already")
-            else:
-                self._origins[(section,)] = (file, key.start_mark.line + 1)
-                self.document[section] = self._value(file, node, (section,), 1)
-
-    def _value(self, file: Path, node: yaml.Node, place: Place, depth: int) -> Any:
-        if depth > MAX_DEPTH:
-            raise _Refused(node, f"nested deeper than {MAX_DEPTH} levels")
-        self._origins.setdefault(place, (file, node.start_mark.line + 1))
-        if isinstance(node, yaml.SequenceNode):
-            return [self._value(file, v, (*place, i), depth + 1) for i, v in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode):
-            found: dict[str, Any] = {}
-            for key, value in node.value:
-                name = _name(key)
-                if name in found:
-                    raise _Refused(key, f"'{name}' stands here twice; keep one")
-                self._origins[(*place, name)] = (file, key.start_mark.line + 1)
-                found[name] = self._value(file, value, (*place, name), depth + 1)
-            return found
-        return self._scalar(file, node, place)
-
-    def _scalar(self, file: Path, node: yaml.Node, place: Place) -> Any:
-        try:
-            value = yaml.SafeLoader("").construct_object(node)
-        except ValueError as error:
-            raise _Refused(node, f"{error}; quote it if it is meant as text") from None
-        is_path = place[-1] == "weights" or (place[0] == "price_feeds" and place[-1] == "file")
-        if not is_path or not isinstance(value, str):
-            return value
-        value = value.replace("${ORCHESTRATOR_STATE}", str(state_directory()))
-        if value.startswith(("./", "../")) or place[-1] == "file":
-            value = str((file.parent / value).resolve())
-        if place[-1] == "file" and not Path(value).is_file():
-            raise _Refused(node, f"no file at {value}; give the path of a price CSV")
-        return value
+def _error(reading: Reading, findings: Iterable[tuple[Place, str]]) -> ConfigurationError:
+    """Once each: what is wrong in a profile is wrong in all its heirs."""
+    problems = list(dict.fromkeys(reading.problem(place, message) for place, message in findings))
+    rest = problems[MAX_PROBLEMS:]
+    if rest:
+        more = f"and {len(rest)} more problems from here on; mend those above first"
+        problems[MAX_PROBLEMS:] = [Problem(rest[0].path, rest[0].line, more)]
+    return ConfigurationError(problems)
 
 
-class _Refused(Exception):
-    def __init__(self, node: yaml.Node, message: str) -> None:
-        super().__init__(message)
-        self.line = node.start_mark.line + 1
+def _sentences(
+    error: ValidationError, inheritance: Inheritance, spec: type[BaseModel]
+) -> Iterator[tuple[Place, str]]:
+    seen: set[Place] = set()
+    for detail in error.errors(include_url=False, include_input=False):
+        place = inheritance.origin(detail["loc"])
+        if len(seen) < MAX_PROBLEMS:
+            yield place, _sentence(place, detail, spec)
+        elif place not in seen:
+            yield place, detail["msg"]
+        seen.add(place)
 
 
-def _name(key: yaml.Node) -> str:
-    if not isinstance(key, yaml.ScalarNode):
-        raise _Refused(key, "a name stands before the colon; write 'name: value'")
-    return str(key.value)
-
-
-class _Composer(yaml.SafeLoader):
-    """Composes nodes, refusing what a reviewed file has no use for."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(
-                None, None, "aliases are not taken; write it out", event.start_mark
-            )
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if getattr(event, "anchor", None):
-            raise yaml.composer.ComposerError(
-                None, None, "anchors are not taken; write it out", event.start_mark
-            )
-        if getattr(event, "tag", None):
-            raise yaml.composer.ComposerError(
-                None, None, f"the tag {event.tag} is not taken; leave it out", event.start_mark
-            )
-        self.depth += 1
-        if self.depth > MAX_DEPTH + 5:
-            raise yaml.composer.ComposerError(
-                None, None, f"nested deeper than {MAX_DEPTH} levels", event.start_mark
-            )
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
-def _compose(text: str) -> yaml.Node | None:
-    loader = _Composer(text)
-    try:
-        node: yaml.Node | None = loader.get_single_node()
-        return node
-    finally:
-        loader.dispose()
-
-
-def _sentence(error: ErrorDetails) -> str:
-    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error["loc"]).lstrip(".")
+def _sentence(place: Place, error: ErrorDetails, root: type[BaseModel]) -> str:
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
     if error["type"] == "extra_forbidden":
-        known = _fields_at(error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+        known = _fields_at(place[:-1], root)
+        near = difflib.get_close_matches(str(place[-1]), known, 1)
         hint = f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
         return f"{where}: unknown field; {hint}"
     if error["type"] == "missing":
         return f"{where}: is missing; add it"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message[0].lower()}{message[1:]}"
+    mend = "; put it in quotes" if error["type"] == "string_type" else ""
+    field_name = next((part for part in reversed(place) if isinstance(part, str)), "")
+    mend = MENDS.get((field_name, error["type"]), mend)
+    return f"{where}: {message[0].lower()}{message[1:]}{mend}"
 
 
-def _fields_at(place: Place) -> list[str]:
+def _fields_at(place: Place, spec: type[BaseModel]) -> list[str]:
     """The names of the fields of the spec at this place of the document."""
-    spec: type[BaseModel] = Configuration
     for part in place:
         if isinstance(part, int) or part not in spec.model_fields:
             continue
@@ -262,10 +146,3 @@ def _fields_at(place: Place) -> list[str]:
         inside = [annotation, *get_args(annotation)]
         spec = next((a for a in inside if isinstance(a, type) and issubclass(a, BaseModel)), spec)
     return list(spec.model_fields)
-
-
-def _short(path: Path) -> Path:
-    try:
-        return path.relative_to(Path.cwd())
-    except ValueError:
-        return path

@@ -1,13 +1,18 @@
 """Checks across the configuration: everything named exists, and nothing contradicts."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from itertools import islice
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from orchestrator.config.contradictions import contradictions
 from orchestrator.config.spec import Configuration, Workload, Zone
 
 Place = tuple[str | int, ...]
 Finding = tuple[Place, str]
+
+MOST_NAMES = 20
+"""Of those that a message lists."""
 
 
 class Named(Protocol):
@@ -18,15 +23,16 @@ class Named(Protocol):
 def check(c: Configuration) -> list[Finding]:
     """Every contradiction, with its place in the document. Later checks assume earlier ones."""
     findings = [*_duplicates(c), *_unknown_names(c), *_urls(c)]
-    return findings or [*_pools_and_clusters(c), *_workloads(c)]
+    return findings or [*_pools_and_clusters(c), *_workloads(c), *contradictions(c)]
 
 
 def _duplicates(c: Configuration) -> Iterator[Finding]:
-    sections: dict[str, Sequence[Named]] = {
+    sections: dict[str, Sequence[Any]] = {
         "zones": c.zones,
         "clusters": c.clusters,
         "pools": c.pools,
         "models": c.models,
+        "profiles": c.profiles,
         "workloads": c.workloads,
         "price_feeds": c.price_feeds,
     }
@@ -54,13 +60,14 @@ def _unknown_names(c: Configuration) -> Iterator[Finding]:
     place: Place
     zones, clusters = _names(c.zones), _names(c.clusters)
     pools, models = _names(c.pools), _names(c.models)
+    feeds, workloads = _names(c.price_feeds), _names(c.workloads)
     for i, cluster in enumerate(c.clusters):
         yield from _unknown("zone", [cluster.zone], zones, ("clusters", i, "zone"))
     for i, pool in enumerate(c.pools):
         yield from _unknown("cluster", [pool.cluster], clusters, ("pools", i, "cluster"))
         if pool.price.feed is not None:
             place = ("pools", i, "price", "feed")
-            yield from _unknown("price feed", [pool.price.feed], _names(c.price_feeds), place)
+            yield from _unknown("price feed", [pool.price.feed], feeds, place)
     for m, model in enumerate(c.models):
         for v, variant in enumerate(model.variants):
             place = ("models", m, "variants", v, "pools")
@@ -70,27 +77,28 @@ def _unknown_names(c: Configuration) -> Iterator[Finding]:
         yield from _unknown(
             "zone", workload.allowed_zones, zones, ("workloads", i, "allowed_zones")
         )
+        place = ("workloads", i, "preferred_zones")
+        yield from _unknown("zone", workload.preferred_zones, zones, place)
         if workload.burst:
             place = ("workloads", i, "burst", "pools")
             yield from _unknown("pool", workload.burst.pools, pools, place)
     for i, key in enumerate(c.keys):
-        yield from _unknown(
-            "workload", [key.workload], _names(c.workloads), ("keys", i, "workload")
-        )
+        yield from _unknown("workload", [key.workload], workloads, ("keys", i, "workload"))
     yield from _unknown("cluster", [c.gateway.cluster], clusters, ("gateway", "cluster"))
 
 
-def _unknown(kind: str, used: Iterable[str], known: list[str], place: Place) -> Iterator[Finding]:
+def _unknown(
+    kind: str, used: Iterable[str], known: dict[str, None], place: Place
+) -> Iterator[Finding]:
     for name in used:
         if name not in known:
-            yield (
-                place,
-                f"{kind} '{name}' is not defined; defined are: {', '.join(known) or 'none'}",
-            )
+            listed = ", ".join(islice(known, MOST_NAMES))
+            more = ", ..." if len(known) > MOST_NAMES else ""
+            yield place, f"{kind} '{name}' is not defined; defined are: {listed or 'none'}{more}"
 
 
-def _names(items: Sequence[Named]) -> list[str]:
-    return [item.name for item in items]
+def _names(items: Sequence[Named]) -> dict[str, None]:
+    return {item.name: None for item in items}
 
 
 def _urls(c: Configuration) -> Iterator[Finding]:
@@ -131,8 +139,12 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
                 place = ("clusters", i, "launch", "node_ip_address")
                 yield place, f"cluster '{other.name}' has this address; take another 127.0.0.x"
     for i, pool in enumerate(c.pools):
-        if (pool.price.fixed_usd_per_gpu_hour is None) == (pool.price.feed is None):
-            yield ("pools", i, "price"), "give either fixed_usd_per_gpu_hour or feed"
+        price = pool.price
+        if (
+            sum(p is not None for p in (price.fixed_usd_per_gpu_hour, price.feed, price.tokens))
+            != 1
+        ):
+            yield ("pools", i, "price"), "give one of fixed_usd_per_gpu_hour, feed and tokens"
         if pool.min_replicas > pool.max_replicas:
             yield ("pools", i, "min_replicas"), f"above max_replicas, {pool.max_replicas}; lower it"
         if clusters[pool.cluster].kind == "openai" and pool.min_replicas < 1:
@@ -160,36 +172,8 @@ def _workloads(c: Configuration) -> Iterator[Finding]:
     zone_of_cluster = {x.name: x.zone for x in c.clusters}
     zone_of_pool = {p.name: zones[zone_of_cluster[p.cluster]] for p in c.pools}
     runs = {m.name: {pool for variant in m.variants for pool in variant.pools} for m in c.models}
-    always = {p.name: p.min_replicas for p in c.pools}
-    bursting = {pool: w.name for w in c.workloads if w.burst for pool in w.burst.pools}
     for i, workload in enumerate(c.workloads):
         pools = set().union(*(runs[m] for m in workload.models))
-        away = set(workload.burst.pools) if workload.burst else set()
-        holding = {
-            pool
-            for pool in pools - away
-            if zone_of_pool[pool].name in workload.allowed_zones
-            and zone_of_pool[pool].max_data_class >= workload.data_class
-        }
-        if not holding:
-            yield (
-                ("workloads", i),
-                f"workload '{workload.name}' is unreachable: no home pool that runs its models "
-                f"lies in an allowed zone that may hold {workload.data_class.label} data",
-            )
-        elif not any(always[pool] for pool in holding):
-            yield (
-                ("workloads", i),
-                f"workload '{workload.name}' has no replica at home: nothing but a burst scales up "
-                f"a pool; give one of {', '.join(sorted(holding))} a min_replicas above 0",
-            )
-        for pool in sorted(holding & bursting.keys()):
-            yield (
-                ("workloads", i),
-                f"pool '{pool}' would be a home of workload '{workload.name}', but it is there "
-                f"only while '{bursting[pool]}' bursts; name it in burst.pools here too, or leave "
-                f"zone '{zone_of_pool[pool].name}' out of allowed_zones",
-            )
         yield from _burst(i, workload, pools, zone_of_pool)
 
 
@@ -199,8 +183,12 @@ def _burst(
     burst = workload.burst
     if burst is None:
         return
-    if burst.ttft_p95_s is None and burst.queue_per_replica is None:
-        yield ("workloads", i, "burst"), "no trigger; give ttft_p95_s or queue_per_replica"
+    triggers = (burst.ttft_p95_s, burst.queue_per_replica, burst.usd_per_gpu_hour_below)
+    if all(t is None for t in triggers) and not burst.schedule:
+        yield (
+            ("workloads", i, "burst"),
+            "no trigger; give ttft_p95_s, queue_per_replica, usd_per_gpu_hour_below or a schedule",
+        )
     for pool in burst.pools:
         place = ("workloads", i, "burst", "pools")
         zone = zone_of_pool[pool]

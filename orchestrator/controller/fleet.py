@@ -7,7 +7,8 @@ from typing import Any
 
 import aiohttp
 
-from orchestrator.policy.catalogue import Candidate, Catalogue
+from orchestrator.policy.candidate import Candidate
+from orchestrator.policy.catalogue import Catalogue
 from orchestrator.pools.ray import PoolError, RayPools, Replicas
 from orchestrator.signals.engine import EngineMetrics
 
@@ -24,14 +25,7 @@ class Fleet:
     """All pools of all clusters. Slow calls run beside the ticks, one per endpoint at a time."""
 
     def __init__(self, catalogue: Catalogue, session: aiohttp.ClientSession) -> None:
-        self._catalogue = catalogue
         self._session = session
-        clusters = {c.cluster.name: c.cluster for c in catalogue.candidates.values()}
-        self._clusters = {
-            name: RayPools(cluster, session)
-            for name, cluster in clusters.items()
-            if cluster.kind == "ray"
-        }
         self._replicas: dict[str, Replicas] = {}
         self._seen_s: dict[str, float] = {}
         self._unseen: set[str] = set()
@@ -46,6 +40,22 @@ class Fleet:
         self.metrics: dict[str, EngineMetrics] = {}
         self.failures: dict[str, str] = {}
         """Why the last scaling of an endpoint did not work."""
+        self.follow(catalogue)
+
+    def follow(self, catalogue: Catalogue) -> None:
+        """The pools of this catalogue from now on. Of endpoints that it has no more, what is known
+        is forgotten; their replicas stay until somebody takes them away."""
+        self._catalogue = catalogue
+        clusters = {c.cluster.name: c.cluster for c in catalogue.candidates.values()}
+        self._clusters = {
+            name: RayPools(cluster, self._session)
+            for name, cluster in clusters.items()
+            if cluster.kind == "ray"
+        }
+        for known in (self._replicas, self._seen_s, self.metrics, self.failures):
+            for endpoint in known.keys() - catalogue.candidates.keys():
+                del known[endpoint]
+        self.warm &= catalogue.candidates.keys()
 
     async def observe(self, now_s: float) -> None:
         """Refreshes everything. A source that does not answer leaves what was known, ageing."""

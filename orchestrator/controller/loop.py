@@ -10,6 +10,7 @@ from orchestrator.capacity.planner import Observation, plan
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.memory import Memory
 from orchestrator.controller.traffic import Traffic
+from orchestrator.ledger.audit_anchors import Head
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, EndpointState, Quote, Snapshot
 from orchestrator.signals.latency import mean, quantile
@@ -42,6 +43,31 @@ class Controller:
             created_at_s=now_s,
         )
         self._published = False
+
+    @property
+    def config_version(self) -> str:
+        return self._catalogue.version
+
+    def adopt(self, catalogue: Catalogue, now_s: float) -> None:
+        """Other rules from the next tick on. What was measured, spent and started is kept."""
+        configuration = catalogue.configuration
+        self._catalogue = catalogue
+        self._fleet.follow(catalogue)
+        self._memory.forget_unknown(catalogue)
+        self._feeds = {
+            f.name: known
+            if (known := self._feeds.get(f.name)) and known.spec == f
+            else FileFeed(f, now_s)
+            for f in configuration.price_feeds
+        }
+
+    def audit_heads(self) -> list[Head]:
+        """The ends of the gateways' audit chains, as they report them."""
+        return [
+            Head(gateway, report.audit_head.seq, report.audit_head.hash)
+            for gateway, report in self._traffic.reports().items()
+            if report.audit_head is not None
+        ]
 
     async def run(self) -> None:
         """Ticks until cancelled; a tick that fails is logged and the next one tries again."""
@@ -123,6 +149,13 @@ class Controller:
             "time_s": now_s,
             "config_version": snapshot.config_version,
             "snapshot_version": snapshot.version,
+            "gateways": {
+                gateway: {
+                    "config_version": report.config_version,
+                    "snapshot_version": report.snapshot_version,
+                }
+                for gateway, report in self._traffic.reports().items()
+            },
             "pools": {name: self._pool_state(name, now_s) for name in self._catalogue.pools},
             "bursts": {
                 name: {

@@ -71,5 +71,9 @@ class Traffic:
         self._tokens.clear()
         return tokens
 
+    def reports(self) -> dict[str, GatewayReport]:
+        """The last of each gateway, by its id."""
+        return {gateway: report for gateway, (_, report) in self._reports.items()}
+
     def _live(self, now_s: float) -> list[GatewayReport]:
         return [r for at_s, r in self._reports.values() if now_s - at_s <= GONE_AFTER_S]

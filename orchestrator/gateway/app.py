@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import os
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,22 @@ from orchestrator.config.spec import Key
 from orchestrator.gateway.access import authenticate
 from orchestrator.gateway.errors import ApiError, ClientGone
 from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.records import Records
 from orchestrator.gateway.relay import Call, Relay
-from orchestrator.gateway.request import ENDPOINTS, claimed_data_class, parse
+from orchestrator.gateway.request import (
+    ENDPOINTS,
+    InferenceRequest,
+    claimed_data_class,
+    parse,
+    session_id_of,
+)
+from orchestrator.gateway.sensitivity import Labels, Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Upstreams
+from orchestrator.ledger.audit import AuditLog
 from orchestrator.ledger.usage import UsageLedger
+from orchestrator.sessions.ratchet import Ratchet
+from orchestrator.signals.report import AuditHead
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -31,17 +44,28 @@ log = logging.getLogger("orchestrator.gateway")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 BODY_TIMEOUT_S = 30
+LARGE_BYTES = 64 * 1024
+"""Bodies above this are read in a thread."""
+SESSION_KEY = "ORCHESTRATOR_SESSION_KEY"
+"""Environment variable with the secret that conversations are recognized by. Whoever changes it
+forgets which conversations were raised."""
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths for those who watch the gateway; they are no requests."""
 
 
 class Gateway:
-    """Raises ConfigurationError when it is made from a broken configuration."""
+    """Raises ConfigurationError without whole rules, SessionsUnavailable and OSError when there is
+    no place to remember and to record: then it must not serve."""
 
-    def __init__(self, directory: Path, ledger: Path) -> None:
+    def __init__(self, state: Path) -> None:
+        """`state` is the directory with the policy in force, and for all that is put on record."""
         self._telemetry = Telemetry()
-        self._exchange = Exchange(directory, self._telemetry)
-        self._ledger = UsageLedger(ledger)
+        self._exchange = Exchange(state, self._telemetry, self._audit_head)
+        self._ratchet = Ratchet(state / "sessions.sqlite", _session_key())
+        self._sensitivity = Sensitivity(self._ratchet)
+        self._ledger = UsageLedger(state / "ledger.sqlite")
+        self._audit = AuditLog(state / "audit", self._exchange.gateway_id)
+        self._records = Records(self._ledger, self._audit)
         self._open = 0
         self._relay: Relay | None = None
 
@@ -51,6 +75,9 @@ class Gateway:
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
 
+    def _audit_head(self) -> AuditHead | None:
+        return self._records.audit_head()
+
     @property
     def spec(self) -> Spec:
         return self._exchange.catalogue.configuration.gateway
@@ -59,12 +86,16 @@ class Gateway:
         """Opens the ledger and runs the exchange with the controller until the server stops."""
         async with AsyncExitStack() as running:
             await receive()
+            running.callback(self._ratchet.close)
             running.enter_context(self._ledger)
+            running.enter_context(self._audit)
             upstreams = await running.enter_async_context(Upstreams(self.spec.timeouts))
             running.push_async_callback(self._exchange.say_goodbye)
             exchange = asyncio.create_task(self._exchange.run())
             running.callback(exchange.cancel)
-            self._relay = Relay(self._exchange, upstreams, self._telemetry, self._ledger)
+            self._relay = Relay(
+                self._exchange, upstreams, self._sensitivity, self._records, self._telemetry
+            )
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -84,8 +115,9 @@ class Gateway:
                     raw = await _body(
                         headers.get(b"content-length"), receive, self.spec.max_body_bytes
                     )
-                    claimed = claimed_data_class(scope["headers"])
-                    call = Call(request_id, key, claimed, parse(path, raw), send, started_s)
+                    request = parse(path, raw)
+                    labels = await self._read(key.workload, scope["headers"], headers, request)
+                    call = Call(request_id, key, labels, request, send, started_s)
                     assert self._relay is not None, "the server runs the lifespan first"
                     with _while_connected(receive):
                         await self._relay.run(call)
@@ -116,6 +148,27 @@ class Gateway:
             exchange.keys, exchange.catalogue.workloads, headers.get(b"authorization")
         )
 
+    async def _read(
+        self,
+        workload: str,
+        raw_headers: Iterable[tuple[bytes, bytes]],
+        headers: dict[bytes, bytes],
+        request: InferenceRequest,
+    ) -> Labels:
+        """How sensitive the request is. Raises ApiError 400 for headers that say nothing known."""
+        claimed = claimed_data_class(raw_headers)
+        session_id = session_id_of(headers)
+        read = partial(
+            self._sensitivity.read,
+            self._exchange.rules.classifier,
+            workload,
+            claimed,
+            session_id,
+            request.content,
+        )
+        # Others should not wait for a large one.
+        return await asyncio.to_thread(read) if len(request.body) > LARGE_BYTES else read()
+
     @contextmanager
     def _place(self) -> Iterator[None]:
         """One of the requests that may be open, from before its body. Raises ApiError 429."""
@@ -145,7 +198,7 @@ class Gateway:
         elif path == "/readyz":
             await self._ready(send, request_id)
         elif path == "/metrics":
-            body = self._telemetry.exposition(self._exchange.snapshot.version, self._ledger.lost)
+            body = self._telemetry.exposition(self._exchange.snapshot.version, self._records.lost)
             await self._answer(200, b"text/plain; version=0.0.4", body, send, request_id)
         else:
             key = self._authenticate(headers)
@@ -208,6 +261,13 @@ class Gateway:
         known = call.request.model in self._exchange.catalogue.by_model
         model = call.request.model if known else "unknown"
         self._telemetry.answered(workload, model, call.zone, call.pool, status)
+
+
+def _session_key() -> bytes:
+    key = os.environ.get(SESSION_KEY, "")
+    if len(key) < 16:
+        raise OSError(f"set {SESSION_KEY} to a secret of 16 characters at least")
+    return key.encode()
 
 
 def request_id_of(header: bytes | None) -> str:

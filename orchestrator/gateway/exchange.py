@@ -5,36 +5,59 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
 from pydantic import ValidationError
 
 from orchestrator.config.keys import KeyRing
-from orchestrator.config.load import ConfigurationError, load
+from orchestrator.config.load import ConfigurationError
 from orchestrator.config.spec import Key
+from orchestrator.config.store import PolicyStore
+from orchestrator.gateway.rules import Rules, in_force, load_rules
 from orchestrator.gateway.telemetry import Telemetry
+from orchestrator.gateway.waiting import WaitingRoom
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import EndpointState, Snapshot
-from orchestrator.signals.report import GatewayReport
+from orchestrator.policy.view import View
+from orchestrator.signals.report import AuditHead, GatewayReport
 
 log = logging.getLogger("orchestrator.gateway")
 
 
 class Exchange:
-    """Holds the catalogue and the snapshot that decisions use, and keeps them fresh."""
+    """Holds the rules and the view that decisions use, and keeps them fresh."""
 
-    def __init__(self, directory: Path, telemetry: Telemetry) -> None:
+    def __init__(
+        self, state: Path, telemetry: Telemetry, audit_head: Callable[[], AuditHead | None]
+    ) -> None:
         """Raises ConfigurationError: a gateway never serves without its rules."""
         self.gateway_id = uuid.uuid4().hex[:8]
-        self._directory = directory
+        self.waiting = WaitingRoom()
+        self._store = PolicyStore(state)
         self._telemetry = telemetry
-        loaded = load(directory)
-        self.catalogue = Catalogue(loaded.configuration, loaded.version)
-        self._key_ring = KeyRing(directory)
-        self._key_ring.refresh()
-        self.snapshot = self._before_the_first()
+        self._audit_head = audit_head
         self._received_s = time.monotonic()
+        rules = in_force(self._store)
+        self._adopt(rules, _before_the_first(rules.catalogue))
+
+    def _adopt(self, rules: Rules, snapshot: Snapshot) -> None:
+        """The rules and the state that decisions are made on change together, or not at all."""
+        key_ring = KeyRing(rules.keys_directory)
+        key_ring.refresh()
+        self._key_ring = key_ring
+        self.rules = rules
+        self.view = View(rules.catalogue, snapshot, self.gateway_id)
+        self._telemetry.inflight.follow(rules.catalogue)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.rules.catalogue
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.view.snapshot
 
     @property
     def keys(self) -> dict[str, Key]:
@@ -79,7 +102,9 @@ class Exchange:
     async def _post(self, session: aiohttp.ClientSession, leaving: bool = False) -> bytes:
         report = GatewayReport(
             gateway_id=self.gateway_id,
+            config_version=self.catalogue.version,
             snapshot_version=self.snapshot.version,
+            audit_head=self._audit_head(),
             endpoints=self._telemetry.report(time.monotonic()),
             leaving=leaving,
         )
@@ -95,14 +120,18 @@ class Exchange:
 
     async def _once(self, session: aiohttp.ClientSession) -> None:
         snapshot = Snapshot.model_validate_json(await self._post(session))
-        if snapshot.config_version != self.catalogue.version:
-            loaded = await asyncio.to_thread(load, self._directory)
-            if loaded.version == snapshot.config_version:
-                self.catalogue = Catalogue(loaded.configuration, loaded.version)
-        # A controller whose ticks fail gives the same snapshot again: that one goes on ageing.
-        if snapshot.version != self.snapshot.version:
-            self._received_s = time.monotonic()
-        self.snapshot = snapshot
+        # A controller whose ticks fail gives the same snapshot again: that one goes on ageing, and
+        # so does one whose rules are not to be had here.
+        if snapshot.version == self.snapshot.version:
+            return
+        if snapshot.config_version == self.catalogue.version:
+            self.view = View(self.catalogue, snapshot, self.gateway_id)
+        else:
+            rules = await asyncio.to_thread(load_rules, self._store, snapshot.config_version)
+            self._adopt(rules, snapshot)
+            log.info("policy version %s is in force", self.catalogue.version)
+        self._received_s = time.monotonic()
+        self.waiting.wake()
 
     def _refresh_keys(self) -> None:
         """Keys come and go without a new configuration: a revoked one is refused within a tick."""
@@ -111,13 +140,14 @@ class Exchange:
         except Exception as error:
             log.error("the changed keys are not taken: %s", error)
 
-    def _before_the_first(self) -> Snapshot:
-        """Until a controller speaks: home pools that should always run are taken to do so."""
-        return Snapshot(
-            config_version=self.catalogue.version,
-            created_at_s=time.time(),
-            endpoints={
-                endpoint: EndpointState(ready_replicas=candidate.pool.min_replicas)
-                for endpoint, candidate in self.catalogue.candidates.items()
-            },
-        )
+
+def _before_the_first(catalogue: Catalogue) -> Snapshot:
+    """Until a controller speaks: home pools that should always run are taken to do so."""
+    return Snapshot(
+        config_version=catalogue.version,
+        created_at_s=time.time(),
+        endpoints={
+            endpoint: EndpointState(ready_replicas=candidate.pool.min_replicas)
+            for endpoint, candidate in catalogue.candidates.items()
+        },
+    )

@@ -6,23 +6,27 @@ the stream goes on to its end or ends with a typed error event; text is never re
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec import Key, Timeouts
 from orchestrator.gateway import sse, usage
+from orchestrator.gateway.affinity import Affinity
+from orchestrator.gateway.answers import Answer
 from orchestrator.gateway.ejection import Ejection
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.records import Records
 from orchestrator.gateway.refusals import OUT_OF_TIME, denial, engine_message, interruption
 from orchestrator.gateway.request import InferenceRequest
+from orchestrator.gateway.sensitivity import Labels, Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
 from orchestrator.gateway.usage import Usage
-from orchestrator.ledger.usage import UsageLedger, UsageRecord
+from orchestrator.ledger.usage import UsageRecord
 from orchestrator.policy.decide import Decision, decide
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.grant import Grant
@@ -31,6 +35,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CLIENT_MISTAKES = frozenset({400, 413, 422})
 """Upstream answers that say something of the request itself: the client gets them."""
+BYTES_PER_TOKEN = 4
+"""Of a prompt, for predictions."""
 PIECE_BYTES = 64 * 1024
 """Whole answers are sent in pieces of this size, so that a slow client is told from a stuck one."""
 
@@ -41,7 +47,7 @@ class Call:
 
     request_id: str
     key: Key
-    claimed: DataClass
+    labels: Labels
     request: InferenceRequest
     send: Send
     started_s: float
@@ -50,6 +56,8 @@ class Call:
     """The status that was sent to the client, 0 before that."""
     zone: str = ""
     pool: str = ""
+    answer_is_kept: bool = False
+    """Its conversation is above the workload's own class."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +70,8 @@ class Attempt:
     chunks: int = 0
     """Content events passed on; the count of tokens when the engine gives no usage."""
     outcome: str = "cancelled"
+    said: Answer = field(default_factory=Answer)
+    """What was passed on, where the answer is kept."""
 
     @property
     def endpoint(self) -> str:
@@ -70,22 +80,30 @@ class Attempt:
 
 class Relay:
     def __init__(
-        self, exchange: Exchange, upstreams: Upstreams, telemetry: Telemetry, ledger: UsageLedger
+        self,
+        exchange: Exchange,
+        upstreams: Upstreams,
+        sensitivity: Sensitivity,
+        records: Records,
+        telemetry: Telemetry,
     ) -> None:
         self._exchange = exchange
         self._upstreams = upstreams
+        self._sensitivity = sensitivity
+        self._records = records
         self._telemetry = telemetry
-        self._ledger = ledger
         self._ejection = Ejection()
+        self._affinity = Affinity()
 
     async def run(self, call: Call) -> None:
         """Answers the call. Raises ApiError while nothing has been sent yet, ClientGone when a
         whole answer is not read in time."""
+        self._remember(call)
         failed: dict[str, str] = {}
         for number in range(1, self._exchange.catalogue.configuration.policy.max_attempts + 1):
-            if self._left_s(call) <= 0:
+            if failed and self._left_s(call) <= 0:
                 break
-            decision = self.decide(call, failed)
+            decision = await self._decided(call, number, failed)
             if decision.grant is None:
                 raise denial(decision, bool(failed))
             attempt = Attempt(decision.grant, number, time.monotonic())
@@ -98,27 +116,57 @@ class Relay:
                 return
         raise unavailable("upstream_failed", "No replica answered. Try again shortly.")
 
-    def decide(self, call: Call, failed: dict[str, str]) -> Decision:
-        """Ejected endpoints are left alone while there are others: the last one is tried again."""
-        ejected = self._ejection.ejected(time.monotonic())
-        decision = self._decide(call, {**ejected, **failed})
-        if decision.grant is None and ejected:
-            decision = self._decide(call, failed)
+    def _remember(self, call: Call) -> None:
+        own = self._exchange.catalogue.workloads[call.key.workload].data_class
+        self._telemetry.read(call.key.workload, own, call.labels)
+        call.answer_is_kept = self._sensitivity.remember(call.labels, own)
+
+    async def _decided(self, call: Call, number: int, failed: dict[str, str]) -> Decision:
+        """The decision for an attempt, on record. Where nothing is feasible at first, what the
+        workload says to that: a smaller variant, or patience."""
+        patience = self._exchange.catalogue.workloads[call.key.workload].when_infeasible
+        until_s = time.monotonic() + min(patience.queue_s, self._left_s(call))
+        while True:
+            facts, decision = self._decide(call, failed)
+            if decision.denied == "no_capacity" and patience.min_quality is not None:
+                facts, decision = self._decide(call, failed, smaller_variant=True)
+            left_s = until_s - time.monotonic()
+            if decision.denied != "no_capacity" or failed or left_s <= 0:
+                break
+            priority = self._exchange.catalogue.workloads[call.key.workload].priority
+            await self._exchange.waiting.wait(priority, left_s)
+        self._records.decided(
+            call.request_id, call.key.id, number, facts, decision, self._exchange.view
+        )
         return decision
 
-    def _decide(self, call: Call, excluded: dict[str, str]) -> Decision:
-        exchange = self._exchange
-        facts = Facts(
+    def _decide(
+        self, call: Call, failed: dict[str, str], smaller_variant: bool = False
+    ) -> tuple[Facts, Decision]:
+        """Ejected endpoints are left alone while there are others: the last one is tried again."""
+        ejected = self._ejection.ejected(time.monotonic())
+        facts = self._facts(call, {**ejected, **failed}, smaller_variant)
+        decision = decide(facts, self._exchange.view)
+        if decision.grant is None and ejected:
+            facts = self._facts(call, failed, smaller_variant)
+            decision = decide(facts, self._exchange.view)
+        return facts, decision
+
+    def _facts(self, call: Call, excluded: dict[str, str], smaller_variant: bool) -> Facts:
+        return Facts(
             workload=call.key.workload,
             model=call.request.model,
-            gateway_id=exchange.gateway_id,
-            data_class=call.claimed,
-            total_tokens=call.request.max_tokens,
-            snapshot_age_s=exchange.snapshot_age_s,
-            inflight=self._telemetry.inflight,
+            claimed=call.labels.claimed,
+            session=call.labels.session,
+            content=call.labels.content,
+            max_tokens=call.request.max_tokens,
+            prompt_tokens=len(call.request.body) // BYTES_PER_TOKEN,
+            snapshot_age_s=self._exchange.snapshot_age_s,
+            inflight=self._telemetry.inflight.counts,
             excluded=excluded,
+            affinity=self._affinity.of(call.request.body),
+            smaller_variant=smaller_variant,
         )
-        return decide(facts, exchange.catalogue, exchange.snapshot)
 
     async def _attempt(self, call: Call, attempt: Attempt) -> None:
         endpoint = attempt.endpoint
@@ -133,9 +181,11 @@ class Relay:
         timeout_s = self._left_s(call)
         if call.request.stream:
             timeout_s = min(timeout_s, self._timeouts.first_token_s)
+        served_name = attempt.grant.candidate.variant.served_name
+        body = call.request.named(served_name) if served_name else call.request.body
         try:
             async with self._upstreams.send(
-                attempt.grant, call.request.path, call.request.body, upstream_id, timeout_s
+                attempt.grant, call.request.path, body, upstream_id, timeout_s
             ) as response:
                 if response.status != 200:
                     await self._refused(call, attempt, response)
@@ -144,6 +194,9 @@ class Relay:
                 else:
                     await self._whole(call, attempt, response)
         finally:
+            # Also of an answer that broke off: its client has the part that was sent.
+            with suppress(ApiError):
+                self._keep_answer(call, attempt)
             now_s = time.monotonic()
             first_s = attempt.first_token_s
             self._telemetry.closed(
@@ -175,9 +228,13 @@ class Relay:
     async def _whole(self, call: Call, attempt: Attempt, response: Response) -> None:
         body = await response.body(self._left_s(call))
         try:
-            attempt.usage = usage.read(orjson.loads(body).get("usage"))
+            answer = orjson.loads(body)
+            attempt.usage = usage.read(answer.get("usage"))
         except (orjson.JSONDecodeError, AttributeError):
             raise UpstreamFailed("malformed") from None
+        if call.answer_is_kept:
+            attempt.said.take(answer)
+            self._keep_answer(call, attempt)
         attempt.outcome = "complete"
         self._first_token(call, attempt)
         await self._start(call, attempt, b"application/json", len(body))
@@ -223,11 +280,15 @@ class Relay:
                             committed = True
                             self._first_token(call, attempt)
                             await self._start(call, attempt, b"text/event-stream", None)
+                        if call.answer_is_kept:
+                            attempt.said.take_event(event)
                     if event:
                         held.append(event)
                     if kind is sse.Kind.DONE:
                         done = True
                         break
+                if done and call.answer_is_kept:
+                    self._keep_answer(call, attempt)
                 if committed and held:
                     await call.send(
                         {
@@ -248,10 +309,17 @@ class Relay:
             raise UpstreamFailed("empty")
         attempt.outcome = "complete"
 
+    def _keep_answer(self, call: Call, attempt: Attempt) -> None:
+        """Raises ApiError 503 when a raised conversation could not be known again."""
+        said, attempt.said = attempt.said, Answer()
+        for text in said.texts():
+            self._sensitivity.remember_answer(call.labels, text)
+
     def _first_token(self, call: Call, attempt: Attempt) -> None:
         now_s = time.monotonic()
         attempt.first_token_s = now_s
         self._ejection.succeeded(attempt.endpoint)
+        self._affinity.served(call.request.body, attempt.endpoint)
         if call.request.stream:
             self._telemetry.first_token(
                 attempt.endpoint,
@@ -293,7 +361,7 @@ class Relay:
             used.completion_tokens,
         )
         first_s = attempt.first_token_s
-        self._ledger.append(
+        self._records.used(
             UsageRecord(
                 request_id=call.request_id,
                 attempt=attempt.number,

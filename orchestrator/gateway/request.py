@@ -12,6 +12,8 @@ from orchestrator.gateway.errors import ApiError
 ENDPOINTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
 """Paths that are relayed, and the field that each of them must have."""
 
+MAX_SESSION_ID = 256
+
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
@@ -22,8 +24,15 @@ class InferenceRequest:
     """Whether the client asked for the usage chunk of a stream."""
     max_tokens: int
     """The most that may be generated, 0 when the client leaves it to the engine."""
+    content: dict[str, Any]
+    """The whole body. Streams always ask for usage."""
     body: bytes
-    """What goes upstream: the client's bytes, except that streams always report usage."""
+    """The same again: what goes upstream is what was read here, whatever else the client's bytes
+    could be read as."""
+
+    def named(self, model: str) -> bytes:
+        """The body for an endpoint that calls the model by another name."""
+        return orjson.dumps(self.content | {"model": model})
 
 
 def parse(path: str, raw: bytes) -> InferenceRequest:
@@ -53,8 +62,9 @@ def parse(path: str, raw: bytes) -> InferenceRequest:
         wants_usage = options.get("include_usage") is True
         if not wants_usage:
             body["stream_options"] = {**options, "include_usage": True}
-            raw = orjson.dumps(body)
-    return InferenceRequest(path, model, stream, wants_usage, _max_tokens(body), raw)
+    return InferenceRequest(
+        path, model, stream, wants_usage, _max_tokens(body), body, orjson.dumps(body)
+    )
 
 
 def _max_tokens(body: dict[str, Any]) -> int:
@@ -86,3 +96,15 @@ def claimed_data_class(headers: Iterable[tuple[bytes, bytes]]) -> DataClass:
         raise ApiError(
             400, "invalid_data_class", f"'x-orchestrator-data-class' is one of {known}."
         ) from None
+
+
+def session_id_of(headers: dict[bytes, bytes]) -> str:
+    """The client's name for its conversation, empty when it gives none. Raises ApiError 400."""
+    given = headers.get(b"x-orchestrator-session", b"").decode("latin-1")
+    if len(given) > MAX_SESSION_ID:
+        raise ApiError(
+            400,
+            "invalid_session",
+            f"'x-orchestrator-session' has {MAX_SESSION_ID} characters at most.",
+        )
+    return given

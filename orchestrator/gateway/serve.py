@@ -23,9 +23,9 @@ START_TIMEOUT_S = 30
 class GatewayDeployment:
     """One gateway with its server, in a thread and an event loop of its own."""
 
-    def __init__(self, directory: str, ledger: str) -> None:
-        """Raises ConfigurationError for a broken configuration, OSError for a port in use."""
-        gateway = Gateway(Path(directory), Path(ledger))
+    def __init__(self, state: str) -> None:
+        """Raises what `Gateway` raises, and OSError for a port in use."""
+        gateway = Gateway(Path(state))
         self._server = server(gateway)
         listener = listen(gateway.spec.url)
         self._thread = threading.Thread(
@@ -50,5 +50,5 @@ class GatewayDeployment:
 
 
 def build(args: dict[str, Any]) -> Application:
-    """Serve's application builder. `args`: `directory` and `ledger`, absolute paths."""
-    return GatewayDeployment.bind(args["directory"], args["ledger"])  # type: ignore[attr-defined]
+    """Serve's application builder. `args`: `state`, an absolute path."""
+    return GatewayDeployment.bind(args["state"])  # type: ignore[attr-defined]

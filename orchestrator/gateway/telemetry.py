@@ -4,10 +4,14 @@ Every label takes its values from the configuration or from a fixed list.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from orchestrator.config.data_class import DataClass
+from orchestrator.gateway.inflight import Inflight
+from orchestrator.gateway.sensitivity import Labels
 from orchestrator.signals.report import EndpointReport
 
 MAX_SAMPLES = 5000
@@ -25,8 +29,7 @@ class _Tally:
 
 class Telemetry:
     def __init__(self) -> None:
-        self.inflight: dict[str, int] = defaultdict(int)
-        """Requests open upstream, by endpoint."""
+        self.inflight = Inflight()
         self._waiting: dict[str, dict[object, float]] = defaultdict(dict)
         self._tallies: dict[str, _Tally] = defaultdict(_Tally)
         self.registry = CollectorRegistry()
@@ -66,15 +69,28 @@ class Telemetry:
             "Snapshot on which this gateway decides",
             registry=self.registry,
         )
-        self._usage_records_lost = Gauge(
-            "orchestrator_usage_records_lost",
-            "Usage records that could not be written since the start",
+        self._lost = Gauge(
+            "orchestrator_records_lost",
+            "Records that could not be written since the start",
+            ["record"],
+            registry=self.registry,
+        )
+        self._findings = Counter(
+            "orchestrator_content_findings",
+            "What the classifier found in requests",
+            ["type"],
+            registry=self.registry,
+        )
+        self._raised = Counter(
+            "orchestrator_raised_requests",
+            "Requests above the class of their workload, and what raised them",
+            ["workload", "data_class", "by"],
             registry=self.registry,
         )
 
     def opened(self, endpoint: str, attempt: object, waits_since_s: float | None) -> None:
         """`waits_since_s` is for attempts that will tell of their first token."""
-        self.inflight[endpoint] += 1
+        self.inflight.add(endpoint, 1)
         if waits_since_s is not None:
             self._waiting[endpoint][attempt] = waits_since_s
 
@@ -90,7 +106,7 @@ class Telemetry:
         self._ttft.labels(workload, endpoint.split("/")[0]).observe(request_s)
 
     def closed(self, endpoint: str, attempt: object, slot_s: float | None) -> None:
-        self.inflight[endpoint] -= 1
+        self.inflight.add(endpoint, -1)
         self._waiting[endpoint].pop(attempt, None)
         tally = self._tallies[endpoint]
         if slot_s is not None and len(tally.slot_s) < MAX_SAMPLES:
@@ -122,7 +138,7 @@ class Telemetry:
         tallies, self._tallies = self._tallies, defaultdict(_Tally)
         return {
             endpoint: EndpointReport(
-                inflight=self.inflight.get(endpoint, 0),
+                inflight=self.inflight.by_endpoint.get(endpoint, 0),
                 waiting_ages_s=[
                     now_s - since for since in list(self._waiting[endpoint].values())[:MAX_SAMPLES]
                 ],
@@ -130,7 +146,7 @@ class Telemetry:
                 slot_s=tally.slot_s,
                 tokens=dict(tally.tokens),
             )
-            for endpoint in {*self.inflight, *tallies}
+            for endpoint in {*self.inflight.by_endpoint, *tallies}
             for tally in [tallies[endpoint]]
         }
 
@@ -143,9 +159,23 @@ class Telemetry:
             for workload, tokens in figures.tokens.items():
                 tally.tokens[workload] += tokens
 
-    def exposition(self, snapshot_version: int, usage_records_lost: int) -> bytes:
+    def read(self, workload: str, own: DataClass, labels: Labels) -> None:
+        """What was found out of a request's sensitivity."""
+        classification = labels.classification
+        for kind, count in classification.counts.items():
+            self._findings.labels(kind).inc(count)
+        if classification.failed:
+            self._findings.labels(classification.failed).inc()
+        for by in ("claimed", "session", "content"):
+            label: DataClass = getattr(labels, by)
+            if label > own:
+                self._raised.labels(workload, label.label, by).inc()
+
+    def exposition(self, snapshot_version: int, lost: Mapping[str, int]) -> bytes:
+        """`lost`: records that could not be written, by kind."""
         self._snapshot_version.set(snapshot_version)
-        self._usage_records_lost.set(usage_records_lost)
-        for endpoint, count in self.inflight.items():
+        for record, count in lost.items():
+            self._lost.labels(record).set(count)
+        for endpoint, count in self.inflight.by_endpoint.items():
             self._inflight_gauge.labels(*endpoint.split("/")).set(count)
         return generate_latest(self.registry)

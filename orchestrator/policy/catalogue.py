@@ -1,40 +1,24 @@
 """The configuration, indexed the way decisions ask for it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
+from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec import (
     Cluster,
     Configuration,
-    Model,
+    Performance,
     Pool,
     Variant,
     Workload,
     Zone,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One place where a model can run: a variant on a pool."""
-
-    endpoint: str
-    model: Model
-    variant: Variant
-    pool: Pool
-    cluster: Cluster
-    zone: Zone
-
-    @property
-    def url(self) -> str:
-        """Base URL of the OpenAI API of this (pool, variant), without `/v1`."""
-        if self.cluster.kind == "openai":
-            return self.cluster.url.rstrip("/")
-        return f"{self.cluster.url.rstrip('/')}{self.route_prefix}"
-
-    @property
-    def route_prefix(self) -> str:
-        return f"/pools/{self.endpoint}"
+from orchestrator.policy.arrays import Ints
+from orchestrator.policy.candidate import Candidate
+from orchestrator.policy.selection import Selection, select
 
 
 @dataclass(frozen=True)
@@ -62,32 +46,60 @@ class Catalogue:
 
     @cached_property
     def candidates(self) -> dict[str, Candidate]:
-        """Every (pool, variant), by endpoint name `pool/variant`."""
-        found = {}
+        """Every (pool, variant), by endpoint name `pool/variant`, numbered in this order."""
+        found: dict[str, Candidate] = {}
         for model in self.configuration.models:
             for variant in model.variants:
                 for pool_name in variant.pools:
                     pool = self.pools[pool_name]
                     cluster = self.clusters[pool.cluster]
                     endpoint = f"{pool.name}/{variant.name}"
+                    zone = self.zones[cluster.zone]
+                    performance = _performance(variant, pool)
                     found[endpoint] = Candidate(
-                        endpoint, model, variant, pool, cluster, self.zones[cluster.zone]
+                        endpoint, len(found), model, variant, pool, cluster, zone, performance
                     )
         return found
 
     @cached_property
     def by_model(self) -> dict[str, tuple[Candidate, ...]]:
-        return {
-            model.name: tuple(c for c in self.candidates.values() if c.model.name == model.name)
-            for model in self.configuration.models
-        }
+        """In the order of endpoint names, which is the order in which ties are broken."""
+        found: dict[str, list[Candidate]] = {m.name: [] for m in self.configuration.models}
+        for candidate in sorted(self.candidates.values(), key=lambda c: c.endpoint):
+            found[candidate.model.name].append(candidate)
+        return {model: tuple(candidates) for model, candidates in found.items()}
 
     @cached_property
     def by_pool(self) -> dict[str, tuple[Candidate, ...]]:
-        return {
-            name: tuple(c for c in self.candidates.values() if c.pool.name == name)
-            for name in self.pools
-        }
+        found: dict[str, list[Candidate]] = {name: [] for name in self.pools}
+        for candidate in self.candidates.values():
+            found[candidate.pool.name].append(candidate)
+        return {pool: tuple(candidates) for pool, candidates in found.items()}
+
+    def selection(
+        self, workload: str, model: str, data_class: DataClass, smaller_variant: bool
+    ) -> Selection:
+        """Where such requests may ever run. Raises KeyError for a name that is not configured."""
+        key = (workload, model, data_class, smaller_variant)
+        selection = self._selections.get(key)
+        if selection is None:
+            spec = self.workloads[workload]
+            selection = select(spec, data_class, smaller_variant, self.by_model[model])
+            self._selections[key] = selection
+        return selection
+
+    @cached_property
+    def _selections(self) -> dict[tuple[str, str, DataClass, bool], Selection]:
+        """Filled as they are asked for; bounded by the configuration."""
+        return {}
+
+    def counts(self, by_endpoint: Mapping[str, int]) -> Ints:
+        """By candidate number. Endpoints that are not configured are left out."""
+        counts = np.zeros(len(self.candidates), np.int64)
+        for endpoint, count in by_endpoint.items():
+            if endpoint in self.candidates:
+                counts[self.candidates[endpoint].number] = count
+        return counts
 
     def burst_pools(self, workload: str) -> tuple[str, ...]:
         """The pools that take part for this workload only while it bursts."""
@@ -99,10 +111,12 @@ class Catalogue:
         spec = self.workloads[workload]
         away = self.burst_pools(workload)
         return [
-            c
-            for c in self.candidates.values()
-            if c.model.name in spec.models
-            and c.zone.name in spec.allowed_zones
-            and c.zone.max_data_class >= spec.data_class
-            and c.pool.name not in away
+            candidate
+            for model in spec.models
+            for candidate in self.selection(workload, model, spec.data_class, False).candidates
+            if candidate.pool.name not in away
         ]
+
+
+def _performance(variant: Variant, pool: Pool) -> Performance | None:
+    return next((p for p in variant.performance if p.accelerator == pool.accelerator), None)

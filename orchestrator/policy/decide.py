@@ -1,16 +1,24 @@
 """Where a request runs, and why."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
 
 from orchestrator.config.data_class import DataClass
+from orchestrator.config.spec import Weights
 from orchestrator.policy import grant
-from orchestrator.policy.catalogue import Candidate, Catalogue
-from orchestrator.policy.constraints import ALL, RESIDENCY
+from orchestrator.policy.arrays import Bools, Floats
+from orchestrator.policy.candidate import Candidate
+from orchestrator.policy.constraints.lasting import LASTING
+from orchestrator.policy.constraints.momentary import MOMENTARY
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.grant import Grant
 from orchestrator.policy.question import Question
-from orchestrator.policy.scores import latency, price
-from orchestrator.policy.snapshot import Snapshot
+from orchestrator.policy.scores import SCORES
+from orchestrator.policy.view import View
+
+NEVER = float("inf")
+LASTING_CODES = {code for code, _ in LASTING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,80 +31,126 @@ class Verdict:
     score: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Decision:
     grant: Grant | None
-    denied: str | None
-    """None with a grant; else `model_not_found`, `residency`, `context_length` or `no_capacity`."""
     data_class: DataClass
+    """The effective class: the highest of all labels."""
     policy_version: str
-    verdicts: tuple[Verdict, ...]
+    question: Question | None
+    """None for a model that the workload does not have."""
+    passes: Bools | None = None
+    total: Floats | None = None
+    """The weighted sum of scores, where it passes. Both None where nothing was left to look at."""
+
+    @cached_property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Every candidate, with why."""
+        return _verdicts(self.question) if self.question is not None else ()
+
+    def candidates_digest(self) -> str:
+        """A hash over every candidate, what became of it and its score."""
+        if self.question is None:
+            return ""
+        digest = blake2b(self.question.selection.digest, digest_size=16)
+        if self.passes is not None and self.total is not None:
+            digest.update(self.passes.tobytes() + self.total.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def denied(self) -> str | None:
+        """None with a grant; else `model_not_found`, `residency` (no place may ever take it),
+        `context_length` or `no_capacity`."""
+        if self.grant is not None:
+            return None
+        if self.question is None:
+            return "model_not_found"
+        codes = {v.rejected_by for v in self.verdicts}
+        if codes <= LASTING_CODES:
+            return "residency"
+        if codes <= LASTING_CODES | {"context_length"}:
+            return "context_length"
+        return "no_capacity"
 
 
-def effective_data_class(facts: Facts, catalogue: Catalogue, snapshot_stale_s: float) -> DataClass:
+def effective_data_class(facts: Facts, view: View) -> DataClass:
     """The highest of all labels; a state that nobody vouches for any more counts as restricted."""
-    if facts.snapshot_age_s > snapshot_stale_s:
+    if facts.snapshot_age_s > view.catalogue.configuration.policy.snapshot_stale_s:
         return DataClass.RESTRICTED
-    return max(catalogue.workloads[facts.workload].data_class, facts.data_class)
+    own = view.catalogue.workloads[facts.workload].data_class
+    return max(own, facts.claimed, facts.session, facts.content)
 
 
-def decide(facts: Facts, catalogue: Catalogue, snapshot: Snapshot) -> Decision:
+def decide(facts: Facts, view: View) -> Decision:
     """The decision for one attempt of a request. The same arguments give the same decision.
 
-    Candidates are the variants of the model on their pools. Those that pass every constraint are
-    ranked by weighted score, then by endpoint name. Raises KeyError for an unknown workload.
+    Candidates are the variants of the model on their pools. Of those that pass every constraint the
+    one with the lowest weighted sum of scores is granted; of equals, the first by endpoint name.
+    Raises KeyError for an unknown workload.
     """
-    workload = catalogue.workloads[facts.workload]
-    policy = catalogue.configuration.policy
-    data_class = effective_data_class(facts, catalogue, policy.snapshot_stale_s)
-    if facts.model not in workload.models:
-        return Decision(None, "model_not_found", data_class, catalogue.version, ())
+    catalogue = view.catalogue
+    data_class = effective_data_class(facts, view)
+    if facts.model not in catalogue.workloads[facts.workload].models:
+        return Decision(None, data_class, catalogue.version, None)
+    selection = catalogue.selection(facts.workload, facts.model, data_class, facts.smaller_variant)
+    question = Question(facts, data_class, selection, view)
+    if not selection.candidates:
+        return Decision(None, data_class, catalogue.version, question)
 
-    verdicts = []
-    best: Verdict | None = None
-    for candidate in catalogue.by_model[facts.model]:
-        question = Question(facts, workload, data_class, candidate, snapshot)
-        verdict = _judge(question, policy.weights.latency, policy.weights.price)
-        verdicts.append(verdict)
-        if verdict.score is not None and (best is None or _rank(verdict) < _rank(best)):
-            best = verdict
-
-    if best is None:
-        return Decision(None, _denial(verdicts), data_class, catalogue.version, tuple(verdicts))
+    passes = _passes(question)
+    total = _total(question, catalogue.configuration.policy.weights)
+    total[~passes] = NEVER
+    best = total.argmin()
+    if not passes[best]:
+        return Decision(None, data_class, catalogue.version, question, passes, total)
+    candidate = selection.candidates[best]
     key = grant.seal(
-        best.candidate,
+        candidate,
         facts.workload,
         data_class,
         catalogue.version,
-        snapshot.version,
-        snapshot.quotes.get(best.candidate.pool.name),
+        view.snapshot.version,
+        view.snapshot.quotes.get(candidate.pool.name),
     )
-    return Decision(key, None, data_class, catalogue.version, tuple(verdicts))
+    return Decision(key, data_class, catalogue.version, question, passes, total)
 
 
-def _judge(question: Question, latency_weight: float, price_weight: float) -> Verdict:
-    for code, check in ALL:
-        detail = check(question)
-        if detail is not None:
-            return Verdict(question.candidate, code, detail, None)
-    wait, cost = latency.score(question), price.score(question)
-    return Verdict(
-        question.candidate,
-        None,
-        f"latency {wait:.3f}, price {cost:.3f}",
-        latency_weight * wait + price_weight * cost,
-    )
+def _passes(question: Question) -> Bools:
+    passes: Bools | None = None
+    for _, constraint in MOMENTARY:
+        one = constraint.feasible(question)
+        if one is not None:
+            passes = one if passes is None else passes & one
+    assert passes is not None, "whether a replica is ready is always asked"
+    return passes
 
 
-def _rank(verdict: Verdict) -> tuple[float, str]:
-    assert verdict.score is not None
-    return verdict.score, verdict.candidate.endpoint
+def _total(question: Question, weights: Weights) -> Floats:
+    total: Floats | None = None
+    for name, module in SCORES:
+        score = module.score(question, getattr(weights, name))
+        if total is None:
+            total = score
+        elif score is not None:
+            total += score
+    assert total is not None, "latency is always scored"
+    return total
 
 
-def _denial(verdicts: list[Verdict]) -> str:
-    codes = {v.rejected_by for v in verdicts}
-    if codes <= RESIDENCY:
-        return "residency"
-    if codes <= RESIDENCY | {"context_length"}:
-        return "context_length"
-    return "no_capacity"
+def _verdicts(question: Question) -> tuple[Verdict, ...]:
+    selection = question.selection
+    verdicts = [Verdict(r.candidate, r.code, r.sentence, None) for r in selection.rejected]
+    masks = [(code, c, c.feasible(question)) for code, c in MOMENTARY]
+    weights = question.view.catalogue.configuration.policy.weights
+    parts = {name: module.score(question, getattr(weights, name)) for name, module in SCORES}
+    total = _total(question, weights)
+    for position, candidate in enumerate(selection.candidates):
+        for code, constraint, mask in masks:
+            if mask is not None and not mask[position]:
+                sentence = constraint.sentence(question, position)
+                verdicts.append(Verdict(candidate, code, sentence, None))
+                break
+        else:
+            shown = ", ".join(f"{n} {s[position]:.3f}" for n, s in parts.items() if s is not None)
+            verdicts.append(Verdict(candidate, None, shown, float(total[position])))
+    return tuple(sorted(verdicts, key=lambda v: v.candidate.endpoint))

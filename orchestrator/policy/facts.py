@@ -4,23 +4,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.config.data_class import DataClass
+from orchestrator.policy.arrays import Ints
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Facts:
     """Everything about a request that placement may depend on, and nothing of its content.
 
-    `data_class` is the caller's claim; it can raise the workload's class, never lower it.
-    `inflight` counts the requests that this gateway itself has open, by endpoint.
-    `excluded` holds endpoints that failed this request or are ejected, with the reason.
+    Three labels can raise the class of the workload, and none can lower it.
     """
 
     workload: str
     model: str
-    gateway_id: str = ""
-    data_class: DataClass = DataClass.PUBLIC
-    total_tokens: int = 0
-    """Prompt (estimated) plus the most that may be generated."""
+    claimed: DataClass = DataClass.PUBLIC
+    """By the caller, in a header."""
+    session: DataClass = DataClass.PUBLIC
+    """The highest class that its conversation has had."""
+    content: DataClass = DataClass.PUBLIC
+    """By the classifier."""
+    max_tokens: int = 0
+    """The most that may be generated; 0: left to the engine."""
+    prompt_tokens: int = 0
+    """Estimated, for predictions."""
     snapshot_age_s: float = 0
-    inflight: Mapping[str, int] = field(default_factory=dict)
+    inflight: Ints | None = None
+    """Requests that this gateway itself has open, by candidate number. None: none."""
     excluded: Mapping[str, str] = field(default_factory=dict)
+    """Endpoints that failed this request or are ejected, with the reason."""
+    affinity: Mapping[str, float] = field(default_factory=dict)
+    """The share of the prompt that an endpoint's KV cache is thought to hold."""
+    smaller_variant: bool = False
+    """Nothing was feasible: take what `when_infeasible` allows."""

@@ -1,9 +1,9 @@
 """The only key to an upstream."""
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 from orchestrator.config.data_class import DataClass
-from orchestrator.policy.catalogue import Candidate
+from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.snapshot import Quote
 
 _SEAL = object()
@@ -19,10 +19,10 @@ class Grant:
     policy_version: str
     snapshot_version: int
     quote: Quote | None
-    seal: object
+    seal: InitVar[object]
 
-    def __post_init__(self) -> None:
-        if self.seal is not _SEAL:
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _SEAL:
             raise TypeError("a Grant comes from decide(); nothing else may make one")
         if self.data_class > self.candidate.zone.max_data_class:
             raise ValueError("a Grant never reaches a zone that may not hold the data")

@@ -1,39 +1,63 @@
-"""One candidate seen against one request: what constraints and scores look at."""
+"""One request seen against one view: what constraints and scores look at."""
 
-from dataclasses import dataclass
+import numpy as np
 
 from orchestrator.config.data_class import DataClass
-from orchestrator.config.spec import Workload
-from orchestrator.policy.catalogue import Candidate
+from orchestrator.policy.arrays import Floats
 from orchestrator.policy.facts import Facts
-from orchestrator.policy.snapshot import EndpointState, Snapshot
+from orchestrator.policy.selection import Selection
+from orchestrator.policy.view import View
 
-UNKNOWN = EndpointState()
 
-
-@dataclass(frozen=True, slots=True)
 class Question:
-    facts: Facts
-    workload: Workload
-    data_class: DataClass
-    """The effective class: the highest of all labels."""
-    candidate: Candidate
-    snapshot: Snapshot
+    """Arrays have one element for each candidate of the selection."""
 
-    @property
-    def state(self) -> EndpointState:
-        return self.snapshot.endpoints.get(self.candidate.endpoint, UNKNOWN)
+    __slots__ = (
+        "data_class",
+        "facts",
+        "load",
+        "ready",
+        "selection",
+        "slots",
+        "taken",
+        "turn_s",
+        "usd_per_gpu_hour",
+        "usd_per_million_tokens",
+        "view",
+    )
 
-    @property
-    def is_burst_pool(self) -> bool:
-        burst = self.workload.burst
-        return burst is not None and self.candidate.pool.name in burst.pools
-
-    @property
-    def load(self) -> int:
-        """Requests at the endpoint: this gateway's count is live, the others' is a tick old."""
-        own = self.facts.inflight.get(self.candidate.endpoint, 0)
-        others = sum(
-            n for gateway, n in self.state.inflight.items() if gateway != self.facts.gateway_id
-        )
-        return own + others
+    def __init__(
+        self, facts: Facts, data_class: DataClass, selection: Selection, view: View
+    ) -> None:
+        self.facts = facts
+        self.data_class = data_class
+        """The effective class: the highest of all labels."""
+        self.selection = selection
+        self.view = view
+        self.ready: Floats
+        """Replicas."""
+        self.slots: Floats
+        """Sequences that the ready replicas decode at once, 1 where there is none."""
+        self.load: Floats
+        """Requests at each endpoint with this one; this gateway's count is live, the others' is a
+        tick old."""
+        self.turn_s: Floats
+        """Between two slots that become free when all are taken."""
+        self.usd_per_gpu_hour: Floats
+        """Not a number without a quote; 0 for what is not paid by the hour."""
+        self.usd_per_million_tokens: Floats
+        """Not a number where it is not known."""
+        (
+            self.ready,
+            self.slots,
+            load,
+            self.turn_s,
+            self.usd_per_gpu_hour,
+            self.usd_per_million_tokens,
+        ) = view.table.take(selection.numbers, 1)
+        load += 1.0
+        if facts.inflight is not None:
+            load += facts.inflight.take(selection.numbers)
+        self.load = load
+        self.taken: Floats = np.minimum(load / self.slots, 1.0)
+        """The share of its slots that will be taken."""

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from orchestrator.config.spec import Cluster
-from orchestrator.policy.catalogue import Candidate
+from orchestrator.policy.candidate import Candidate
 from orchestrator.signals.engine import EngineMetrics, parse
 
 REQUEST_TIMEOUT_S = 60

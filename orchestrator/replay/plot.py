@@ -108,8 +108,9 @@ def _prices(axis: Any, samples: Sequence[Sample], configuration: Configuration) 
         if points:
             axis.step(*zip(*points, strict=True), where="post", color=colour, label=pool)
     for workload in configuration.workloads:
-        if workload.burst:
-            _limit(axis, workload.burst.max_usd_per_gpu_hour, f"ceiling of {workload.name}")
+        ceiling = workload.price_ceiling.usd_per_gpu_hour
+        if ceiling is not None:
+            _limit(axis, ceiling, f"ceiling of {workload.name}")
     axis.set_ylabel("USD per GPU-hour")
 
 

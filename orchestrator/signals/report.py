@@ -18,10 +18,22 @@ class EndpointReport(BaseModel):
     """Prompt and completion tokens by workload."""
 
 
+class AuditHead(BaseModel):
+    """The last row of a gateway's audit chain that is safe on disk."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seq: int
+    hash: str
+
+
 class GatewayReport(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     gateway_id: str
+    config_version: str
+    """The rules by which this gateway decides."""
+    audit_head: AuditHead | None = None
     snapshot_version: int
     """The snapshot on which this gateway decides."""
     endpoints: dict[str, EndpointReport] = {}

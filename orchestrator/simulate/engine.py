@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from orchestrator.simulate.engine_metrics import EngineMetrics
-from orchestrator.simulate.faults import Fault, FaultKind
+from orchestrator.simulate.faults import STATUSES, Fault, FaultKind
 
 DEFAULT_MAX_TOKENS = 16
 CHAT_TEMPLATE_TOKENS = 3
@@ -108,8 +108,8 @@ class SimulatedEngine:
             self.received.append(Received(job.request_id, request.path, body))
         fault = next((f for f in self.faults if f.meets(self._chance)), None)
         try:
-            if fault is not None and fault.kind is FaultKind.STATUS:
-                return _refusal(500, "engine core died at /srv/weights with key sk-secret", None)
+            if fault is not None and fault.kind in STATUSES:
+                return _refusal(*STATUSES[fault.kind], None)
             if fault is not None and fault.kind is FaultKind.HANG:
                 await asyncio.Event().wait()
             if fault is not None and fault.kind is FaultKind.MALFORMED and not job.stream:
@@ -307,7 +307,7 @@ def count_tokens(body: dict[str, Any]) -> int:
         return len((prompt if isinstance(prompt, str) else " ".join(map(str, prompt))).split())
     total = 0
     for message in body["messages"]:
-        content = message["content"]
+        content = message["content"] or ""  # none beside tool calls
         if not isinstance(content, str):
             content = " ".join(str(part.get("text", "")) for part in content)
         total += len(content.split()) + CHAT_TEMPLATE_TOKENS
@@ -316,6 +316,6 @@ def count_tokens(body: dict[str, Any]) -> int:
 
 def _refusal(status: int, message: str, param: str | None) -> web.Response:
     """In vLLM's shape, where `code` is the status."""
-    kinds = {400: "BadRequestError", 404: "NotFoundError"}
+    kinds = {400: "BadRequestError", 401: "Unauthorized", 404: "NotFoundError", 429: "RateLimit"}
     error = {"message": message, "type": kinds.get(status, "InternalServerError")}
     return web.json_response({"error": error | {"param": param, "code": status}}, status=status)

@@ -8,6 +8,12 @@ from enum import StrEnum
 class FaultKind(StrEnum):
     STATUS = "status"
     """Answers 500, with text that nobody outside should see."""
+    RATE_LIMIT = "rate_limit"
+    """Answers 429."""
+    UNAUTHORIZED = "unauthorized"
+    """Answers 401: our own credentials there are wrong."""
+    CONTEXT_LENGTH = "context_length"
+    """Answers 400, as vLLM does to a prompt that is too long."""
     HANG = "hang"
     """Takes the request and never sends headers."""
     STALL = "stall"
@@ -20,6 +26,15 @@ class FaultKind(StrEnum):
     """Answers whole, without token counts."""
     MALFORMED = "malformed"
     """Answers 200 with a body that is not JSON."""
+
+
+STATUSES = {
+    FaultKind.STATUS: (500, "engine core died at /srv/weights with key sk-secret"),
+    FaultKind.RATE_LIMIT: (429, "too many requests"),
+    FaultKind.UNAUTHORIZED: (401, "wrong key"),
+    FaultKind.CONTEXT_LENGTH: (400, "This model's maximum context length is 16 tokens."),
+}
+"""Kinds that answer with an error status, and what they say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import aiohttp
 
 from orchestrator.config import keys
 from orchestrator.config.load import Loaded, load
+from orchestrator.config.store import Check, PolicyStore
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.pools.ray import PoolError, RayPools
 from orchestrator.stack import processes, ray_head, tiny_model
@@ -37,13 +38,19 @@ def environment(state: Path) -> dict[str, str]:
         processes.MARK: str(state),
         "ORCHESTRATOR_STATE": str(state),
         "ORCHESTRATOR_TOKEN": secret(state, "controller-token"),
+        "ORCHESTRATOR_SESSION_KEY": secret(state, "session-key"),
         "RAY_AUTH_TOKEN": secret(state, "ray-token"),
     }
 
 
-def up(directory: Path, state: Path, report: Report) -> Loaded:
-    """Starts everything and returns when the home pools serve. Raises ConfigurationError or
-    StackError; what had been started then is for the caller to stop."""
+def up(directory: Path, state: Path, check: Check, report: Report) -> Loaded:
+    """Applies the configuration, starts everything and returns when the home pools serve.
+
+    `check` is what else must hold of the configuration. Raises ConfigurationError or StackError;
+    what had been started then is for the caller to stop.
+    """
+    report("Checking the configuration")
+    PolicyStore(state).apply(directory, check)
     loaded = load(directory)
     report("Clearing what an earlier run left")
     processes.stop_all(state)
@@ -65,7 +72,7 @@ def up(directory: Path, state: Path, report: Report) -> Loaded:
     report("Deploying the gateway")
     asyncio.run(_deploy_gateway(loaded, state))
     report("Starting the controller")
-    _start_controller(loaded, state, env)
+    _start_controller(state, env)
     report("Waiting for the home pools to serve (a vLLM replica takes about a minute)")
     asyncio.run(_wait_until_ready(loaded, state))
     return loaded
@@ -105,7 +112,7 @@ def gateway_application(loaded: Loaded, state: Path) -> dict[str, Any]:
         "name": "gateway",
         "route_prefix": None,
         "import_path": "orchestrator.gateway.serve:build",
-        "args": {"directory": str(loaded.directory), "ledger": str(state / "ledger.sqlite")},
+        "args": {"state": str(state)},
         "deployments": [
             {
                 "name": "GatewayDeployment",
@@ -127,13 +134,13 @@ async def _deploy_gateway(loaded: Loaded, state: Path) -> None:
             raise StackError(f"the gateway could not be deployed: {error}") from None
 
 
-def _start_controller(loaded: Loaded, state: Path, env: dict[str, str]) -> None:
+def _start_controller(state: Path, env: dict[str, str]) -> None:
     log = state / "logs" / "controller.log"
     with log.open("a") as out:
         subprocess.Popen(  # noqa: S603
             [
                 *(sys.executable, "-m", "orchestrator.cli"),
-                *("controller", "--fresh", str(loaded.directory)),
+                *("controller", "--fresh"),
             ],
             env=env,
             stdout=out,

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from orchestrator.cli.checks import check
 from orchestrator.config.load import Loaded, load, state_directory
 from orchestrator.gateway.app import Gateway
 from orchestrator.gateway.server import listen, server
@@ -51,13 +52,13 @@ def main() -> None:
     options = parser.parse_args()
     state = state_directory()
     if options.serve_bare:
-        server(Gateway(_config(state), state / "bare.sqlite")).run(sockets=[listen(BARE)])
+        server(Gateway(state)).run(sockets=[listen(BARE)])
         return
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         # A copy, since `up` writes keys beside the configuration.
         config = shutil.copytree(CONFIG, _config(state), dirs_exist_ok=True)
-        up(config, state, lambda step: out.print(f"{time.strftime('%X')} {step}"))
+        up(config, state, check, lambda step: out.print(f"{time.strftime('%X')} {step}"))
         with _beside(state):
             asyncio.run(_deploy_ingress(load(config), state))
             report = asyncio.run(_bench((state / "keys" / "bench").read_text().strip(), options))

@@ -13,12 +13,12 @@ from orchestrator.gateway.app import Gateway
 @serve.deployment(max_ongoing_requests=2000)
 @serve.ingress()
 class IngressDeployment:
-    def __init__(self, directory: str, ledger: str) -> None:
-        self._gateway = Gateway(Path(directory), Path(ledger))
+    def __init__(self, state: str) -> None:
+        self._gateway = Gateway(Path(state))
 
     async def __serve_build_asgi_app__(self) -> Gateway:
         return self._gateway
 
 
 def build(args: dict[str, Any]) -> Application:
-    return IngressDeployment.bind(args["directory"], args["ledger"])  # type: ignore[attr-defined]
+    return IngressDeployment.bind(args["state"])  # type: ignore[attr-defined]

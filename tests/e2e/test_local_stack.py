@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import httpx
@@ -100,6 +101,36 @@ def test_the_endpoint_shows_health_and_metrics(stack: Stack) -> None:
     assert httpx.get(f"{stack.url}/healthz").status_code == 200
     assert httpx.get(f"{stack.url}/readyz").status_code == 200
     assert "orchestrator_requests_total" in httpx.get(f"{stack.url}/metrics").text
+
+
+def test_a_conversation_once_raised_stays_raised_by_its_history_alone(stack: Stack) -> None:
+    opening = {"role": "user", "content": "This stays between us, whatever I may ask later on."}
+    client = stack.client()
+    first = client.chat.completions.create(
+        model="tiny",
+        messages=[opening],
+        max_tokens=8,
+        extra_headers={"x-orchestrator-data-class": "restricted"},
+    )
+    answer = {"role": "assistant", "content": first.choices[0].message.content}
+    raw = client.chat.completions.with_raw_response.create(
+        model="tiny",
+        messages=[opening, answer, {"role": "user", "content": "And now?"}],
+        max_tokens=4,
+        extra_headers={"x-request-id": "e2e-later-turn"},
+    )
+    assert raw.headers["x-orchestrator-zone"] == "onprem"
+    time.sleep(1)
+    done = subprocess.run(
+        [ORCHESTRATOR, "explain", "e2e-later-turn", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (decision,) = json.loads(done.stdout)
+    assert decision["data_class"] == "restricted"
+    assert decision["facts"]["session"] == "restricted"
+    assert decision["matches_record"]
 
 
 def test_explain_names_the_rule_that_keeps_restricted_data_at_home(

@@ -3,6 +3,11 @@ import socket
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def _session_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_SESSION_KEY", "a key for tests alone")
+
+
 @pytest.fixture
 def free_port() -> int:
     with socket.socket() as probe:

@@ -12,6 +12,7 @@ import orjson
 from aiohttp import web
 
 from orchestrator.config import keys
+from orchestrator.config.store import PolicyStore
 from orchestrator.gateway.app import Gateway
 from orchestrator.gateway.server import listen, server
 from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
@@ -104,10 +105,16 @@ async def serve(app: web.Application) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
+def apply(directory: Path) -> None:
+    """Puts the configuration of the directory in force, which is its state directory too."""
+    PolicyStore(directory).apply(directory, lambda _directory, _loaded: [])
+
+
 @asynccontextmanager
 async def serve_gateway(directory: Path) -> AsyncIterator[str]:
-    """The URL of a gateway with this configuration and the ledger `ledger.sqlite` beside it."""
-    gateway = Gateway(directory, directory / "ledger.sqlite")
+    """The URL of a gateway by this configuration, which keeps its records beside it."""
+    apply(directory)
+    gateway = Gateway(directory)
     http, listener = server(gateway), listen("http://127.0.0.1:0")
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     while not http.started:

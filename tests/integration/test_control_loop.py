@@ -66,6 +66,7 @@ workloads:
     models: [m]
     allowed_zones: [onprem, cloud]
     slo: {{ttft_p95_s: 1}}
+    price_ceiling: {{usd_per_gpu_hour: 3}}
     burst:
       pools: [cloud-gpu]
       ttft_p95_s: 0.4
@@ -73,7 +74,6 @@ workloads:
       release_sustained_s: 0.3
       min_dwell_s: 1
       cooldown_s: 1
-      max_usd_per_gpu_hour: 3
   - name: records
     data_class: restricted
     models: [m]

@@ -15,7 +15,7 @@ from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.snapshot import Snapshot
 from orchestrator.signals.report import GatewayReport
-from tests.integration.engines import CONFIG, scripted, serve
+from tests.integration.engines import CONFIG, apply, scripted, serve
 
 
 class FakeController:
@@ -52,7 +52,8 @@ async def exchanging(tmp_path: Path) -> AsyncIterator[tuple[Exchange, FakeContro
         nowhere = "http://127.0.0.1:9"
         text = CONFIG.format(home=nowhere, away=nowhere, controller=url, total_s=60, max_open=100)
         (tmp_path / "all.yaml").write_text(text)
-        exchange = Exchange(tmp_path, telemetry)
+        apply(tmp_path)
+        exchange = Exchange(tmp_path, telemetry, lambda: None)
         controller.publish(1, exchange.catalogue.version)
         running = asyncio.create_task(exchange.run())
         try:
@@ -91,7 +92,7 @@ def test_no_failure_ends_the_exchange_or_keeps_a_revoked_key(
         async with exchanging(tmp_path) as (exchange, controller, _):
             key, _plain = keys.create(tmp_path, "open")
             await until(lambda: key.id in exchange.keys)
-            monkeypatch.setattr(exchange_module, "load", broken)
+            monkeypatch.setattr(exchange_module, "load_rules", broken)
             controller.publish(2, "a configuration that is not here")
             await controller.answers()
             keys.revoke(tmp_path, key.id)

@@ -373,7 +373,7 @@ def test_a_failure_of_our_own_is_told_without_its_reason_and_counted(
     def broken(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(Relay, "decide", broken)
+    monkeypatch.setattr(Relay, "_decide", broken)
 
     async def test(w: World) -> None:
         async with w.post() as answer:

@@ -91,14 +91,14 @@ def test_a_stopping_gateway_ends_its_streams_whole_and_its_sibling_takes_the_res
         async with world(tmp_path) as w:
             first_listener = listen("http://127.0.0.1:0")
             url = f"http://127.0.0.1:{first_listener.getsockname()[1]}"
-            first = server(Gateway(tmp_path, tmp_path / "first.sqlite"))
+            first = server(Gateway(tmp_path))
             stopping = asyncio.create_task(first.serve(sockets=[first_listener]))
             while not first.started:
                 await asyncio.sleep(0.01)
             w.url = url
             async with w.post(stream=True, max_tokens=800) as answer:
                 started = await answer.content.readline()
-                second = server(Gateway(tmp_path, tmp_path / "second.sqlite"))
+                second = server(Gateway(tmp_path))
                 serving = asyncio.create_task(second.serve(sockets=[listen(url)]))
                 while not second.started:
                     await asyncio.sleep(0.01)

@@ -14,7 +14,9 @@ ALLOWED = {
     "capacity": {"policy", "config"},
     "pools": {"policy", "signals", "config"},
     "ledger": {"config"},
-    "gateway": {"ledger", "policy", "signals", "config"},
+    "sessions": {"config"},
+    "classify": {"config"},
+    "gateway": {"classify", "sessions", "ledger", "policy", "signals", "config"},
     "controller": {"capacity", "pools", "ledger", "policy", "signals", "config"},
     "simulate": set(),
     "replay": {"config"},
@@ -34,6 +36,16 @@ OPENS_CONNECTIONS = {
     "cli/policy.py": "asks the controller",
 }
 NETWORK = {"aiohttp", "httpx", "requests", "socket", "urllib.request", "http.client", "openai"}
+CONNECTS = {
+    "open_connection",
+    "open_unix_connection",
+    "create_connection",
+    "create_unix_connection",
+    "create_datagram_endpoint",
+    "sock_connect",
+    "start_server",
+}
+"""What asyncio opens connections with."""
 CLIENT_SIDE = ("replay/", "simulate/", "cli/replay.py", "cli/demo.py", "cli/simulate_engine.py")
 """Drives an endpoint from outside, or stands in for one."""
 
@@ -77,6 +89,8 @@ def test_only_the_listed_modules_can_open_a_connection() -> None:
             continue
         reached = {n for n in imported(file) if n in NETWORK or n.split(".")[0] in NETWORK}
         assert not reached, f"{place} imports {reached}"
+        used = {name for name in CONNECTS if f".{name}(" in file.read_text()}
+        assert not used, f"{place} uses {used}"
 
 
 def test_every_module_says_what_it_is_for() -> None:

@@ -1,14 +1,19 @@
 """When a workload leaves home, and when it comes back."""
 
 from dataclasses import replace
+from datetime import datetime, time
 
-from orchestrator.capacity.burst import BurstSignals, step
+import pytest
+
+from orchestrator.capacity.burst import BurstSignals, in_hours, step
 from orchestrator.capacity.planner import Observation, plan
+from orchestrator.config.spec import PriceCeiling, Schedule, Workload
 from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState
 from tests.worlds import quote, small
 
 WORLD = small()
-SPEC = WORLD.workloads["assistant"].burst
+WORKLOAD = WORLD.workloads["assistant"]
+SPEC = WORKLOAD.burst
 assert SPEC is not None
 
 CALM = BurstSignals(
@@ -20,13 +25,25 @@ CALM = BurstSignals(
     quotes={"cloud-gpu": quote(2.0, 100)},
     budget_left_usd=5,
     burst_pool_released=True,
+    usd_per_million_tokens={"cloud-gpu": None},
 )
 SLOW = replace(CALM, ttft_p95_s=3.0, demand=20)
 
 
-def after(signals: BurstSignals, seconds: int, state: BurstState, start_s: float) -> BurstState:
+def with_burst(**changes: object) -> Workload:
+    assert SPEC is not None
+    return WORKLOAD.model_copy(update={"burst": SPEC.model_copy(update=changes)})
+
+
+def after(
+    signals: BurstSignals,
+    seconds: int,
+    state: BurstState,
+    start_s: float,
+    workload: Workload = WORKLOAD,
+) -> BurstState:
     for second in range(seconds + 1):
-        state = step(SPEC, state, signals, start_s + second)
+        state = step(workload, state, signals, start_s + second)
     return state
 
 
@@ -48,7 +65,7 @@ def test_above_the_ceiling_the_same_load_does_not_burst_and_says_why() -> None:
 
 
 def test_a_short_calm_does_not_end_a_burst() -> None:
-    patient = SPEC.model_copy(update={"release_sustained_s": 20})
+    patient = with_burst(release_sustained_s=20)
     state = BurstState(phase=BurstPhase.BURSTING, pool="cloud-gpu", since_s=100)
     for second in range(200, 260):
         signals = CALM if second % 15 else SLOW
@@ -83,15 +100,71 @@ def test_a_burst_stays_while_home_could_not_hold_the_load() -> None:
 def test_a_price_above_the_ceiling_ends_a_burst_at_once() -> None:
     state = BurstState(phase=BurstPhase.BURSTING, pool="cloud-gpu", since_s=100)
     dear = replace(SLOW, quotes={"cloud-gpu": quote(3.5, 101)})
-    assert step(SPEC, state, dear, 101).phase is BurstPhase.DRAINING
+    assert step(WORKLOAD, state, dear, 101).phase is BurstPhase.DRAINING
 
 
 def test_after_a_burst_the_next_one_waits_for_the_cooldown() -> None:
     draining = BurstState(phase=BurstPhase.DRAINING, pool="cloud-gpu", since_s=90)
-    home = step(SPEC, draining, SLOW, 100)
+    home = step(WORKLOAD, draining, SLOW, 100)
     assert home.phase is BurstPhase.HOME
     assert after(SLOW, 19, home, 100).phase is BurstPhase.HOME
     assert after(SLOW, 21, home, 100).phase is BurstPhase.BURSTING
+
+
+def test_without_a_known_price_per_token_a_ceiling_on_it_starts_no_burst() -> None:
+    per_token = WORKLOAD.model_copy(
+        update={"price_ceiling": PriceCeiling(usd_per_million_tokens=2)}
+    )
+    state = BurstState(condition_since_s=1)
+    assert step(per_token, state, SLOW, 100).phase is BurstPhase.HOME
+    for usd, phase in ((1.5, BurstPhase.BURSTING), (2.5, BurstPhase.HOME)):
+        known = replace(SLOW, usd_per_million_tokens={"cloud-gpu": usd})
+        assert step(per_token, state, known, 100).phase is phase
+
+
+def test_a_low_price_is_a_trigger_of_its_own() -> None:
+    thrifty = with_burst(usd_per_gpu_hour_below=1.5)
+    state = BurstState(condition_since_s=1)
+    cheap = replace(CALM, quotes={"cloud-gpu": quote(1.2, 100)})
+    assert step(thrifty, state, CALM, 100).phase is BurstPhase.HOME
+    assert step(thrifty, state, cheap, 100).phase is BurstPhase.BURSTING
+
+
+OFFICE = Schedule(days=["mon"], start=time(8), end=time(18), timezone="Europe/Berlin")
+NIGHT = Schedule(days=["mon"], start=time(22), end=time(6), timezone="UTC")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "moment", "within"),
+    [
+        (OFFICE, "2026-03-02T06:59Z", False),
+        (OFFICE, "2026-03-02T07:00Z", True),
+        (OFFICE, "2026-03-02T16:59Z", True),
+        (OFFICE, "2026-03-02T17:00Z", False),
+        (OFFICE, "2026-07-06T06:00Z", True),
+        (OFFICE, "2026-03-03T09:00Z", False),
+        (NIGHT, "2026-03-02T22:00Z", True),
+        (NIGHT, "2026-03-03T05:59Z", True),
+        (NIGHT, "2026-03-03T06:00Z", False),
+        (NIGHT, "2026-03-02T05:00Z", False),
+    ],
+)
+def test_a_schedule_holds_in_its_own_timezone(
+    schedule: Schedule, moment: str, within: bool
+) -> None:
+    assert in_hours(schedule, datetime.fromisoformat(moment).timestamp()) is within
+
+
+def test_scheduled_hours_start_a_burst_and_keep_it() -> None:
+    planned = with_burst(schedule=[OFFICE])
+    monday_s = datetime.fromisoformat("2026-03-02T09:00Z").timestamp()
+    fresh = replace(CALM, quotes={"cloud-gpu": quote(2.0, monday_s, valid_s=1e6)})
+    state = BurstState(condition_since_s=1)
+    state = step(planned, state, fresh, monday_s)
+    assert state.phase is BurstPhase.BURSTING
+    assert step(planned, state, fresh, monday_s + 3600).phase is BurstPhase.BURSTING
+    evening_s = int(monday_s) + 12 * 3600
+    assert after(fresh, 40, state, evening_s, planned).phase is BurstPhase.HOME
 
 
 CLOUD = "cloud-gpu/m-fp16"

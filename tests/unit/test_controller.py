@@ -22,7 +22,7 @@ from tests.worlds import small
 
 SMALL = small()
 HOME, CLOUD = "home-gpu/m-fp16", "cloud-gpu/m-fp16"
-REPORT = GatewayReport(gateway_id="g", snapshot_version=0)
+REPORT = GatewayReport(gateway_id="g", config_version="v1", snapshot_version=0)
 Make = Callable[..., Controller]
 
 

@@ -1,18 +1,26 @@
 """Which pool takes a request, and what is said of the others."""
 
 from orchestrator.config.data_class import DataClass
+from orchestrator.config.spec import Configuration
+from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.decide import decide
 from orchestrator.policy.explain import explain
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.snapshot import BurstPhase, Snapshot
+from orchestrator.policy.view import View
 from tests.worlds import small, snapshot
 
 WORLD = small()
 HOME, CLOUD = "home-gpu/m-fp16", "cloud-gpu/m-fp16"
 
 
+def granted(facts: Facts, state: Snapshot, gateway_id: str = "") -> str | None:
+    grant = decide(facts, View(WORLD, state, gateway_id)).grant
+    return grant and grant.candidate.endpoint
+
+
 def rejected(facts: Facts, state: Snapshot) -> dict[str, tuple[str | None, str]]:
-    verdicts = decide(facts, WORLD, state).verdicts
+    verdicts = decide(facts, View(WORLD, state)).verdicts
     return {v.candidate.endpoint: (v.rejected_by, v.detail) for v in verdicts}
 
 
@@ -20,14 +28,16 @@ def bursting(**kwargs: object) -> Snapshot:
     return snapshot(cloud_ready=1, burst=BurstPhase.BURSTING, **kwargs)  # type: ignore[arg-type]
 
 
+def at_home(requests: int) -> Facts:
+    return Facts("assistant", "m", inflight=WORLD.counts({HOME: requests}))
+
+
 def test_a_request_stays_at_home_while_home_has_a_free_slot() -> None:
-    grant = decide(Facts("assistant", "m"), WORLD, bursting()).grant
-    assert grant is not None
-    assert grant.candidate.endpoint == HOME
+    assert granted(Facts("assistant", "m"), bursting()) == HOME
 
 
 def test_a_request_goes_to_the_burst_pool_when_it_would_wait_too_long_at_home() -> None:
-    grant = decide(Facts("assistant", "m", inflight={HOME: 20}), WORLD, bursting()).grant
+    grant = decide(at_home(20), View(WORLD, bursting())).grant
     assert grant is not None
     assert grant.candidate.endpoint == CLOUD
     assert grant.quote is not None
@@ -36,25 +46,11 @@ def test_a_request_goes_to_the_burst_pool_when_it_would_wait_too_long_at_home() 
 
 def test_requests_of_other_gateways_count_as_load_and_ones_own_are_not_counted_twice() -> None:
     state = bursting()
-    crowded = state.endpoints[HOME].model_copy(update={"inflight": {"a": 10, "b": 10}})
+    crowded = state.endpoints[HOME].model_copy(update={"inflight": {"a": 20}})
     state = state.model_copy(update={"endpoints": {**state.endpoints, HOME: crowded}})
-    seen_by_c = decide(Facts("assistant", "m", gateway_id="c"), WORLD, state).grant
-    seen_by_a = decide(
-        Facts("assistant", "m", gateway_id="a", inflight={HOME: 0}),
-        WORLD,
-        state.model_copy(
-            update={
-                "endpoints": {
-                    **state.endpoints,
-                    HOME: crowded.model_copy(update={"inflight": {"a": 20}}),
-                }
-            }
-        ),
-    ).grant
-    assert seen_by_c is not None
-    assert seen_by_c.candidate.endpoint == CLOUD
-    assert seen_by_a is not None
-    assert seen_by_a.candidate.endpoint == HOME
+    assert granted(Facts("assistant", "m"), state, gateway_id="b") == CLOUD
+    assert granted(at_home(0), state, gateway_id="a") == HOME
+    assert granted(at_home(20), state, gateway_id="a") == CLOUD
 
 
 def test_a_restricted_request_names_the_rule_that_rejected_the_cloud() -> None:
@@ -63,8 +59,16 @@ def test_a_restricted_request_names_the_rule_that_rejected_the_cloud() -> None:
     assert "records" in detail
 
 
+def test_a_pool_that_is_rented_for_bursts_serves_only_those_who_burst_to_it() -> None:
+    raw = WORLD.configuration.model_dump(mode="json")
+    raw["workloads"][0]["burst"] = None
+    stays = Catalogue(Configuration.model_validate(raw), "v2")
+    verdicts = decide(Facts("assistant", "m"), View(stays, bursting())).verdicts
+    assert {v.candidate.endpoint: v.rejected_by for v in verdicts} == {CLOUD: "rented", HOME: None}
+
+
 def test_a_header_can_raise_the_class_of_a_request() -> None:
-    code, detail = rejected(Facts("assistant", "m", data_class=DataClass.RESTRICTED), bursting())[
+    code, detail = rejected(Facts("assistant", "m", claimed=DataClass.RESTRICTED), bursting())[
         CLOUD
     ]
     assert code == "data_class"
@@ -72,7 +76,7 @@ def test_a_header_can_raise_the_class_of_a_request() -> None:
 
 
 def test_a_header_cannot_lower_the_class_of_a_request() -> None:
-    decision = decide(Facts("records", "m", data_class=DataClass.PUBLIC), WORLD, snapshot())
+    decision = decide(Facts("records", "m", claimed=DataClass.PUBLIC), View(WORLD, snapshot()))
     assert decision.data_class is DataClass.RESTRICTED
 
 
@@ -93,21 +97,21 @@ def test_a_draining_pool_takes_nothing_new() -> None:
 
 
 def test_without_a_ready_replica_the_denial_is_a_matter_of_capacity() -> None:
-    decision = decide(Facts("records", "m"), WORLD, snapshot(home_ready=0))
+    decision = decide(Facts("records", "m"), View(WORLD, snapshot(home_ready=0)))
     assert decision.denied == "no_capacity"
 
 
 def test_more_tokens_than_any_context_holds_is_its_own_denial() -> None:
-    decision = decide(Facts("records", "m", total_tokens=5000), WORLD, snapshot())
+    decision = decide(Facts("records", "m", max_tokens=5000), View(WORLD, snapshot()))
     assert decision.denied == "context_length"
 
 
 def test_a_model_that_the_workload_may_not_use_is_not_found() -> None:
-    assert decide(Facts("records", "gpt-4"), WORLD, snapshot()).denied == "model_not_found"
+    assert decide(Facts("records", "gpt-4"), View(WORLD, snapshot())).denied == "model_not_found"
 
 
 def test_explain_shows_every_candidate() -> None:
-    shown = explain(decide(Facts("records", "m"), WORLD, bursting()))
+    shown = explain(decide(Facts("records", "m"), View(WORLD, bursting())))
     assert shown["decision"]["pool"] == "home-gpu"
-    assert [c["feasible"] for c in shown["candidates"]] == [True, False]
+    assert [c["feasible"] for c in shown["candidates"]] == [False, True]
     assert shown["data_class"] == "restricted"

@@ -19,7 +19,7 @@ def test_the_controller_learns_what_the_endpoint_took_and_people_what_the_client
     telemetry.opened(E, "a", 107)
     telemetry.first_token(E, "a", "w", attempt_s=0.2, request_s=7.2)
     assert telemetry.report(108)[E].ttft_s == [0.2]
-    assert 'seconds_sum{pool="p",workload="w"} 7.2' in telemetry.exposition(1, 0).decode()
+    assert 'seconds_sum{pool="p",workload="w"} 7.2' in telemetry.exposition(1, {}).decode()
 
 
 def test_figures_are_reported_once_or_again_when_they_were_not_taken() -> None:
@@ -41,5 +41,6 @@ def test_a_gateway_that_is_cut_off_for_long_keeps_no_more_than_it_may() -> None:
     assert len(telemetry.report(100)[E].ttft_s) == MAX_SAMPLES
 
 
-def test_lost_usage_records_are_shown() -> None:
-    assert "orchestrator_usage_records_lost 3.0" in Telemetry().exposition(1, 3).decode()
+def test_lost_records_are_shown() -> None:
+    shown = Telemetry().exposition(1, {"usage": 3, "audit": 0}).decode()
+    assert 'orchestrator_records_lost{record="usage"} 3.0' in shown

@@ -8,6 +8,7 @@ STALE_S = 120
 
 def report(gateway: str, version: int, leaving: bool = False) -> GatewayReport:
     return GatewayReport(
+        config_version="v1",
         gateway_id=gateway,
         snapshot_version=version,
         endpoints={"p/v": EndpointReport(inflight=2)},

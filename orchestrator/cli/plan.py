@@ -1,0 +1,232 @@
+"""`plan`: what a change of the rules would change."""
+
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from orchestrator.cli.app import Json, app, configuration_error, out, print_json, refuse
+from orchestrator.cli.checks import check
+from orchestrator.cli.explain import readable
+from orchestrator.cli.requests import RequestError, read_requests, read_trace
+from orchestrator.config.diff import Difference, differences
+from orchestrator.config.load import ConfigurationError, Loaded, load, state_directory
+from orchestrator.config.store import PolicyStore
+from orchestrator.policy.catalogue import Catalogue
+from orchestrator.policy.plan import Group, Move, Outcome, Plan, situations, typical_requests
+from orchestrator.policy.plan import plan as planned
+from orchestrator.replay.trace import TraceError
+from orchestrator.signals.prices import FeedError, FileFeed
+
+
+@app.command()
+def plan(
+    directory: Annotated[Path | None, typer.Argument(help="The changed configuration.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="A configuration directory. Default: the version in force.")
+    ] = None,
+    rollback: Annotated[bool, typer.Option(help="Back to the previous version.")] = False,
+    requests: Annotated[
+        Path | None,
+        typer.Option(help="A JSON object a line: workload, model, data_class, max_tokens."),
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(help="CSV or CSV.gz with arrival_s,prompt_tokens,output_tokens[,workload]."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What would change: the configuration, who would move where and why, and what data may newly
+    reach a zone.
+
+    Requests are decided under both rules in several situations: at rest, all ready, bursting, home
+    down. Without --requests and --replay they are of every workload, model and data class.
+    """
+    if (directory is None) != rollback or (against and rollback):
+        raise refuse("give either a configuration directory or --rollback", 2)
+    if requests and replay:
+        raise refuse("give --requests or --replay, not both", 2)
+    try:
+        before, after = _sides(directory, against)
+        old = Catalogue(before.configuration, before.version)
+        new = Catalogue(after.configuration, after.version)
+        models = {**_models(before), **_models(after)}
+        if requests:
+            asked = read_requests(requests, models)
+        elif replay:
+            asked = read_trace(replay, models)
+        else:
+            asked = typical_requests(old, new)
+    except ConfigurationError as error:
+        raise configuration_error(error, as_json) from None
+    except (RequestError, TraceError) as error:
+        raise refuse(error, 2) from None
+    old_views, new_views = situations(old, new, {**_prices(after), **_prices(before)})
+    found = planned(asked, (old, old_views), (new, new_views))
+    changes = differences(before, after)
+    if as_json:
+        about = {"before": before.version, "after": after.version}
+        print_json(about | {"configuration": [asdict(c) for c in changes]} | _plain(found))
+        return
+    out.print(f"version {before.version} → {after.version}, {len(asked)} requests")
+    _show_changes(changes)
+    _show_reaches(found)
+    _show_moves(found)
+
+
+def _sides(directory: Path | None, against: Path | None) -> tuple[Loaded, Loaded]:
+    """Before and after. Raises ConfigurationError."""
+    store = PolicyStore(state_directory())
+    current = store.current()
+    if against is not None:
+        before = load(against)
+    elif current is not None:
+        before = store.load(current.version)
+    else:
+        raise refuse("nothing was applied yet; give --against DIRECTORY", 2)
+    if directory is None:
+        previous = store.previous()
+        if previous is None:
+            raise refuse("there is no previous version", 2)
+        return before, store.load(previous.version)
+    after = load(directory)
+    problems = check(directory, after)
+    if problems:
+        raise ConfigurationError(problems)
+    return before, after
+
+
+def _models(loaded: Loaded) -> dict[str, list[str]]:
+    return {w.name: w.models for w in loaded.configuration.workloads}
+
+
+def _prices(loaded: Loaded) -> dict[str, float]:
+    """What feeds say now, by pool."""
+    now_s = time.time()
+    by_feed: dict[str, float | None] = {}
+    for spec in loaded.configuration.price_feeds:
+        feed = FileFeed(spec, now_s)
+        try:
+            feed.refresh(now_s)
+        except FeedError as error:
+            raise refuse(error) from None
+        by_feed[spec.name] = feed.usd_per_gpu_hour(now_s)
+    found = {p.name: by_feed.get(p.price.feed or "") for p in loaded.configuration.pools}
+    return {pool: usd for pool, usd in found.items() if usd is not None}
+
+
+def _show_changes(changes: list[Difference]) -> None:
+    if not changes:
+        out.print("the configuration says the same")
+    for change in changes:
+        sign, text = {"added": ("+", "green"), "removed": ("-", "red")}.get(
+            change.kind, ("~", "yellow")
+        )
+        line = f"{sign} {change.place}"
+        if change.kind == "changed":
+            line += f": {readable(change.before)} → {readable(change.after)}"
+        elif not isinstance(change.after or change.before, dict):
+            value = change.after if change.kind == "added" else change.before
+            line += f": {readable(value)}"
+        out.print(line, style=text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_reaches(found: Plan) -> None:
+    for reach in found.reaches:
+        line = (
+            f"! up to {reach.data_class.label} data of {reach.workload} may newly reach zone "
+            f"{reach.zone} ({reach.jurisdiction})"
+        )
+        out.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    for workload, marker in found.unmarked:
+        line = f"! '{marker}' no longer raises the class of requests of {workload}"
+        out.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_moves(found: Plan) -> None:
+    if not found.moves:
+        out.print("no request would move")
+        return
+    total = {(g.workload, g.model): g.requests for g in found.groups}
+    table = Table("workload", "model", "from", "to", "share", "data", "when", "because")
+    for move in found.moves:
+        table.add_row(
+            move.workload,
+            move.model,
+            _place(move.before),
+            _place(move.after),
+            f"{move.requests / total[move.workload, move.model]:.0%}",
+            ", ".join(c.label for c in sorted(move.data_classes)),
+            ", ".join(move.situations),
+            f"{move.rule}: {move.sentence}",
+        )
+    out.print(table)
+
+
+def _place(outcome: Outcome) -> str:
+    return str(outcome) if outcome.denied else f"{outcome} ({outcome.zone})"
+
+
+def _plain(found: Plan) -> dict[str, Any]:
+    return {
+        "groups": [_plain_group(group) for group in found.groups],
+        "moves": [_plain_move(move) for move in found.moves],
+        "reaches": [
+            {
+                "workload": r.workload,
+                "zone": r.zone,
+                "jurisdiction": r.jurisdiction,
+                "data_class": r.data_class.label,
+            }
+            for r in found.reaches
+        ],
+        "unmarked": [{"workload": w, "marker": marker} for w, marker in found.unmarked],
+    }
+
+
+def _plain_group(group: Group) -> dict[str, Any]:
+    def side(outcomes: Counter[Outcome], classes: Counter[Any]) -> dict[str, Any]:
+        return {
+            "runs": [
+                {
+                    "zone": outcome.zone,
+                    "pool": outcome.pool,
+                    "variant": outcome.variant,
+                    "share": count / group.requests,
+                }
+                for outcome, count in sorted(outcomes.items())
+                if not outcome.denied
+            ],
+            "denied": {
+                outcome.denied: count / group.requests
+                for outcome, count in sorted(outcomes.items())
+                if outcome.denied
+            },
+            "data_classes": {c.label: count for c, count in sorted(classes.items())},
+        }
+
+    return {
+        "workload": group.workload,
+        "model": group.model,
+        "requests": group.requests,
+        "before": side(group.before, group.classes_before),
+        "after": side(group.after, group.classes_after),
+    }
+
+
+def _plain_move(move: Move) -> dict[str, Any]:
+    return {
+        "workload": move.workload,
+        "model": move.model,
+        "before": asdict(move.before),
+        "after": asdict(move.after),
+        "requests": move.requests,
+        "situations": move.situations,
+        "data_classes": [c.label for c in sorted(move.data_classes)],
+        "rule": move.rule,
+        "detail": move.sentence,
+    }

@@ -1,0 +1,118 @@
+"""Requests from files, for `explain` and `plan`."""
+
+import csv
+import gzip
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestrator.config.data_class import DataClass
+from orchestrator.config.spec import DataClassLabel
+from orchestrator.policy.facts import Facts
+from orchestrator.replay import trace as traces
+
+Models = Mapping[str, Sequence[str]]
+"""By workload, the models that it may use."""
+
+
+class RequestError(Exception):
+    """A file of requests cannot be read; the message names file, line and the mend."""
+
+
+class Request(BaseModel):
+    """Who asks for which model, with what label."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    workload: str
+    model: str
+    data_class: DataClassLabel = DataClass.PUBLIC
+    max_tokens: int = Field(default=0, ge=0)
+
+    def facts(self) -> Facts:
+        return Facts(self.workload, self.model, claimed=self.data_class, max_tokens=self.max_tokens)
+
+
+def read_request(file: Path, models: Models) -> Facts:
+    """Of a JSON file. Raises RequestError."""
+    return _request(_read(file), f"{file}:1", models)
+
+
+def read_requests(file: Path, models: Models) -> list[Facts]:
+    """One JSON object a line. Raises RequestError."""
+    lines = _read(file).splitlines()
+    found = [
+        _request(line, f"{file}:{number}", models)
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
+    if not found:
+        raise RequestError(f"{file}:1: no requests; write one JSON object a line")
+    return found
+
+
+def read_trace(file: Path, models: Models) -> list[Facts]:
+    """A CSV of `arrival_s,prompt_tokens,output_tokens`. Who asks stands in a column `workload`;
+    without one, all workloads take turns. Each takes turns with its models.
+
+    Raises RequestError or TraceError.
+    """
+    arrivals = traces.read(file)
+    named = _workloads(file)
+    everybody, turns, found = list(models), dict.fromkeys(models, 0), []
+    for number, arrival in enumerate(arrivals):
+        workload = everybody[number % len(everybody)]
+        if named:
+            line, workload = named[number]
+            _known(workload, f"{file}:{line}", models)
+        mine = models[workload]
+        found.append(
+            Facts(
+                workload,
+                mine[turns[workload] % len(mine)],
+                max_tokens=arrival.output_tokens,
+                prompt_tokens=arrival.prompt_tokens,
+            )
+        )
+        turns[workload] += 1
+    return found
+
+
+def _workloads(file: Path) -> list[tuple[int, str]]:
+    """The column with its lines; empty where there is none."""
+    raw = file.read_bytes()
+    text = (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode()
+    reader = csv.DictReader(text.splitlines())
+    if "workload" not in (reader.fieldnames or ()):
+        return []
+    return [(reader.line_num, row["workload"]) for row in reader]
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"{file}: {error.strerror}; give the path of a JSON file") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{file}:1: not UTF-8; give a JSON file") from None
+
+
+def _request(text: str, where: str, models: Models) -> Facts:
+    try:
+        request = Request.model_validate_json(text)
+    except ValidationError as error:
+        raise RequestError("\n".join(_sentences(error, where))) from None
+    _known(request.workload, where, models)
+    return request.facts()
+
+
+def _sentences(error: ValidationError, where: str) -> Iterator[str]:
+    for one in error.errors():
+        field = ".".join(map(str, one["loc"]))
+        yield f"{where}: {field}: {one['msg']}" if field else f"{where}: {one['msg']}"
+
+
+def _known(workload: str, where: str, models: Models) -> None:
+    if workload not in models:
+        raise RequestError(f"{where}: no workload '{workload}'; there are: {', '.join(models)}")

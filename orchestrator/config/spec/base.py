@@ -1,0 +1,30 @@
+"""What all specs share: the strict base, and the types of their fields."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from orchestrator.config.data_class import DataClass
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+(:\d+)?(/[^\s?#]*)?$")]
+Seconds = Annotated[float, Field(gt=0)]
+Usd = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Jurisdiction = Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+Certification = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._/-]{0,62}$")]
+
+
+def _data_class(value: object) -> object:
+    return DataClass.parse(value) if isinstance(value, str) else value
+
+
+DataClassLabel = Annotated[
+    DataClass,
+    BeforeValidator(_data_class, json_schema_input_type=str),
+    PlainSerializer(lambda c: c.label, return_type=str),
+]
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,123 @@
+"""Where requests can run, and what that costs: zones, clusters, pools, price feeds."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrator.config.spec.base import (
+    Certification,
+    DataClassLabel,
+    HttpUrl,
+    Jurisdiction,
+    Name,
+    Seconds,
+    Spec,
+    Usd,
+)
+
+
+class Zone(Spec):
+    """A trust boundary."""
+
+    name: Name = Field(description="how workloads and clusters refer to it")
+    jurisdiction: Jurisdiction = Field(
+        description="whose law applies: ISO 3166 country, also with a subdivision, or EU"
+    )
+    max_data_class: DataClassLabel = Field(description="the highest data class it may hold")
+    certifications: list[Certification] = Field(
+        default=[], description="what it is certified for, such as ISO27001, C5, HIPAA"
+    )
+
+
+class RayLaunch(Spec):
+    """How `up` starts this cluster on the machine it runs on."""
+
+    node_ip_address: str = Field(
+        default="127.0.0.1", description="a loopback address of its own for each cluster"
+    )
+    port_base: int = Field(
+        ge=1024, le=60000, description="the cluster uses the 100 ports from here"
+    )
+    num_cpus: int = Field(default=8, ge=1, description="logical processors given to Ray")
+    cpus: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[],
+        description="processors that all its processes are pinned to, so that clusters that share "
+        "a machine have capacity of their own; empty: any",
+    )
+    env: dict[str, str] = Field(
+        default={}, description="environment of all its processes, over what `up` sets"
+    )
+
+
+class Cluster(Spec):
+    """One Ray cluster or one endpoint, inside one zone."""
+
+    name: Name = Field(description="how pools refer to it")
+    zone: Name = Field(description="where it stands")
+    kind: Literal["ray", "openai"] = Field(
+        description="`ray`: we scale its Serve applications; `openai`: an endpoint that somebody "
+        "else runs, never scaled"
+    )
+    url: HttpUrl = Field(
+        description="ray: the Serve front; openai: the API's base URL, without /v1"
+    )
+    dashboard_url: HttpUrl | None = Field(default=None, description="ray only: Ray's dashboard")
+    token_env: str | None = Field(
+        default=None,
+        description="environment variable with the bearer token (Ray's, or the endpoint's API key)",
+    )
+    launch: RayLaunch | None = Field(
+        default=None,
+        description="ray only: for clusters that `up` starts; without it they run already",
+    )
+
+
+class TokenPrice(Spec):
+    """What an endpoint charges by the token."""
+
+    input_usd_per_million: Usd = Field(description="of prompt tokens")
+    output_usd_per_million: Usd = Field(description="of generated tokens")
+
+
+class Price(Spec):
+    """Where the price of a pool comes from; give one of the three."""
+
+    fixed_usd_per_gpu_hour: Usd | None = Field(
+        default=None, description="what never changes: owned hardware, a contract, a list price"
+    )
+    feed: Name | None = Field(default=None, description="a price feed, in USD per GPU-hour")
+    tokens: TokenPrice | None = Field(default=None, description="openai only")
+
+
+class Pool(Spec):
+    """Interchangeable accelerators in one cluster."""
+
+    name: Name = Field(description="how variants and bursts refer to it")
+    cluster: Name = Field(description="that it belongs to")
+    accelerator: str = Field(description="as Ray names it: H100, L40S, CPU")
+    capacity_type: Literal["reserved", "on-demand", "spot"] = Field(
+        default="reserved", description="owned or committed, rented by the hour, or preemptible"
+    )
+    gpus_per_replica: int = Field(default=1, ge=1, description="what one replica takes")
+    min_replicas: int = Field(
+        default=0,
+        ge=0,
+        description="of each variant that it runs; with 0 the pool is there for those who burst to "
+        "it, and for nobody else",
+    )
+    max_replicas: int = Field(ge=1, description="of each variant that it runs")
+    provision_s: Seconds = Field(description="usual time from a scale-up to a replica that serves")
+    price: Price = Field(description="what it costs")
+
+
+class PriceFeed(Spec):
+    """A CSV of `time_s,usd_per_gpu_hour`; each row holds until the next, the last one for good."""
+
+    name: Name = Field(description="how prices refer to it")
+    file: str = Field(description="path; a relative one starts at this file's folder")
+    time_scale: Annotated[float, Field(gt=0)] = Field(
+        default=1, description="seconds of the feed that pass in one second"
+    )
+    max_age_s: Seconds = Field(
+        default=300, description="a quote that could not be refreshed for so long is stale"
+    )

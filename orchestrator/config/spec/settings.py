@@ -1,0 +1,72 @@
+"""How the product itself runs: policy, gateway, controller."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from orchestrator.config.spec.base import HttpUrl, Name, Seconds, Spec
+from orchestrator.config.spec.classifier import ClassifierSpec
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Weights(Spec):
+    """How much each score counts. The lowest weighted sum wins."""
+
+    ttft: Weight = Field(default=1.0, description="predicted TTFT, as a share of its SLO")
+    itl: Weight = Field(default=0.5, description="predicted ITL, as a share of its SLO")
+    cost: Weight = Field(default=0.2, description="what it costs, as a share of the ceiling")
+    zone: Weight = Field(default=0.1, description="1 outside the preferred zones")
+    headroom: Weight = Field(default=0.05, description="share of the slots that are taken")
+    affinity: Weight = Field(
+        default=0.05, description="1 where the conversation's prefix is not in the KV cache"
+    )
+
+
+class Policy(Spec):
+    """What holds for every workload."""
+
+    weights: Weights = Field(default=Weights(), description="of the scores")
+    classifier: ClassifierSpec = Field(
+        default=ClassifierSpec(), description="what content raises the class of a request"
+    )
+    max_attempts: int = Field(default=3, ge=1, le=10, description="grants per request")
+    snapshot_stale_s: Seconds = Field(
+        default=120,
+        description="with a snapshot older than this, requests count as restricted",
+    )
+
+
+class Timeouts(Spec):
+    """How long the gateway waits for an endpoint."""
+
+    connect_s: Seconds = Field(default=5, description="for a connection")
+    first_token_s: Seconds = Field(default=60, description="for the first token of an attempt")
+    between_tokens_s: Seconds = Field(default=30, description="from one token to the next")
+    total_s: Seconds = Field(default=600, description="for the whole answer")
+
+
+class Gateway(Spec):
+    """Where clients come in."""
+
+    url: HttpUrl = Field(description="the endpoint: where its replicas listen")
+    cluster: Name = Field(description="the Ray cluster whose Serve runs the replicas")
+    replicas: int = Field(default=1, ge=1, description="on one node they share the port")
+    max_body_bytes: int = Field(
+        default=4 * 1024 * 1024, ge=1024, description="of a request; a larger one is refused"
+    )
+    max_concurrent_requests: int = Field(
+        default=2000, ge=1, description="open in one replica; what is over them is refused"
+    )
+    timeouts: Timeouts = Field(default=Timeouts(), description="of its requests to endpoints")
+
+
+class Controller(Spec):
+    """What watches the fleet and scales it."""
+
+    url: HttpUrl = Field(description="where gateways exchange reports for snapshots")
+    tick_s: Seconds = Field(default=1, description="from one look at the fleet to the next")
+    window_s: Seconds = Field(default=20, description="length of the latency windows")
+    drain_timeout_s: Seconds = Field(
+        default=600, description="a drain that lasts longer is reported, never forced"
+    )

@@ -1,0 +1,156 @@
+"""Who is calling, and what that caller may have: workloads, profiles, keys."""
+
+from datetime import datetime, time
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, AwareDatetime, Field
+
+from orchestrator.config.data_class import DataClass
+from orchestrator.config.spec.base import (
+    Certification,
+    DataClassLabel,
+    Jurisdiction,
+    Name,
+    Seconds,
+    Share,
+    Spec,
+)
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+def _known_timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError, ValueError):
+        raise ValueError(f"unknown timezone '{name}'; write one such as Europe/Berlin") from None
+    return name
+
+
+class Slo(Spec):
+    """Service level objectives."""
+
+    ttft_p95_s: Seconds = Field(description="time to first token")
+    itl_p95_s: Seconds | None = Field(default=None, description="inter-token latency")
+
+
+class Budget(Spec):
+    """What a workload may spend on burst pools; when it is spent the workload stays at home."""
+
+    usd_per_day: Positive = Field(description="by UTC days")
+
+
+class PriceCeiling(Spec):
+    """Above it, or without a price, no burst is started and no request leaves. Replicas that run
+    anyway are not measured by it: they are paid for."""
+
+    usd_per_gpu_hour: Positive | None = Field(default=None, description="of burst pools")
+    usd_per_million_tokens: Positive | None = Field(
+        default=None, description="of burst pools, and of endpoints that charge by the token"
+    )
+
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class Schedule(Spec):
+    """Hours for which capacity is fetched ahead."""
+
+    days: list[Day] = Field(min_length=1, description="on which the hours begin")
+    start: time = Field(description="local time, such as 08:00")
+    end: time = Field(description="local time; before `start`: on the next day")
+    timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
+        default="UTC", description="that the hours are in, such as Europe/Berlin"
+    )
+
+
+class Burst(Spec):
+    """When a workload may leave its home pools, for where, and when it comes back."""
+
+    pools: list[Name] = Field(
+        min_length=1, description="where it may go; the cheapest that the ceiling allows is taken"
+    )
+    ttft_p95_s: Seconds | None = Field(default=None, description="start above this")
+    queue_per_replica: Positive | None = Field(
+        default=None, description="start above this many waiting requests per home replica"
+    )
+    usd_per_gpu_hour_below: Positive | None = Field(
+        default=None, description="start when a burst pool is offered below this"
+    )
+    schedule: list[Schedule] = Field(default=[], description="start, and stay, in these hours")
+    sustained_s: Seconds = Field(default=5, description="a trigger must hold for so long")
+    release_utilization: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.6,
+        description="come back when the home slots could hold all running requests at this share",
+    )
+    release_sustained_s: Seconds = Field(
+        default=30, description="the calm that ends a burst must hold for so long"
+    )
+    min_dwell_s: Seconds = Field(default=60, description="shortest stay in the bursting state")
+    cooldown_s: Seconds = Field(default=60, description="shortest stay at home after a burst")
+
+
+class WhenInfeasible(Spec):
+    """What becomes of a request that no replica can take now. In this order."""
+
+    min_quality: Share | None = Field(
+        default=None, description="a smaller variant, down to this quality"
+    )
+    queue_s: Annotated[float, Field(ge=0)] = Field(
+        default=0, description="wait for a replica for so long; 0: refuse at once"
+    )
+
+
+class Workload(Spec):
+    """A caller. What it leaves out comes from the profile that it inherits, then from here."""
+
+    name: Name = Field(description="who calls: keys, metrics and the ledger use it")
+    inherits: Name | None = Field(default=None, description="a profile")
+    data_class: DataClassLabel = Field(
+        default=DataClass.RESTRICTED,
+        description="of all its requests; their content may raise it",
+    )
+    markers: list[Annotated[str, Field(min_length=3)]] = Field(
+        default=[], description="words or phrases that make a request as sensitive as they are"
+    )
+    models: list[Name] = Field(min_length=1, description="that it may ask for")
+    min_quality: Share = Field(default=0.0, description="of the variants that may answer")
+    allowed_zones: list[Name] = Field(
+        min_length=1, description="where its requests may run; nowhere else, whatever happens"
+    )
+    preferred_zones: list[Name] = Field(
+        default=[], description="taken first where other things are nearly equal"
+    )
+    jurisdictions: list[Jurisdiction] = Field(
+        default=[], description="the zone's must be among them; empty: any"
+    )
+    certifications: list[Certification] = Field(
+        default=[], description="the zone must have them all"
+    )
+    slo: Slo = Field(description="what it is promised")
+    price_ceiling: PriceCeiling = Field(
+        default=PriceCeiling(), description="the highest price at which it leaves home"
+    )
+    budget: Budget | None = Field(default=None, description="none: no limit but the ceiling")
+    burst: Burst | None = Field(default=None, description="none: it never leaves its home pools")
+    priority: int = Field(
+        default=50, ge=0, le=100, description="who waits, goes by this; high first"
+    )
+    when_infeasible: WhenInfeasible = Field(
+        default=WhenInfeasible(), description="none: refuse at once"
+    )
+
+
+class Key(Spec):
+    """An API key. Only the hash of its secret is stored."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9]{8}$")] = Field(
+        description="its public part, for lists and logs"
+    )
+    workload: Name = Field(description="that it speaks for")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="of the whole key, in hexadecimal"
+    )
+    created_at: datetime = Field(description="with its time zone")
+    expires_at: AwareDatetime | None = Field(default=None, description="none: never")

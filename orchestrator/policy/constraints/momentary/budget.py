@@ -1,0 +1,13 @@
+"""A workload whose budget is spent stays at home."""
+
+from orchestrator.policy.arrays import Bools
+from orchestrator.policy.question import Question
+
+
+def feasible(q: Question) -> Bools | None:
+    left = q.view.snapshot.budget_left_usd.get(q.selection.workload.name)
+    return None if left is None or left > 0 else q.selection.while_at_home
+
+
+def sentence(q: Question, position: int) -> str:
+    return f"today's budget of workload '{q.selection.workload.name}' is spent"

@@ -1,0 +1,43 @@
+"""A snapshot laid over the catalogue: what decisions look up, as arrays by candidate number."""
+
+import numpy as np
+
+from orchestrator.policy.arrays import Floats
+from orchestrator.policy.candidate import Candidate
+from orchestrator.policy.catalogue import Catalogue
+from orchestrator.policy.snapshot import EndpointState, Snapshot
+
+UNKNOWN = EndpointState()
+DEFAULT_SLOT_S = 1.0
+"""How long a request holds a slot, assumed until the first ones have been measured."""
+
+
+class View:
+    """What one gateway decides on: made once for each snapshot, never changed."""
+
+    __slots__ = ("catalogue", "snapshot", "table")
+
+    def __init__(self, catalogue: Catalogue, snapshot: Snapshot, gateway_id: str = "") -> None:
+        """`gateway_id` is whose view it is: the requests that it has open itself are counted as
+        they come and go, and not taken from the snapshot."""
+        self.catalogue = catalogue
+        self.snapshot = snapshot
+        columns = [_column(c, snapshot, gateway_id) for c in catalogue.candidates.values()]
+        self.table: Floats = np.array(columns, np.float64).T.copy()
+        """Its rows are described at `Question`, which takes what it needs of each."""
+
+
+def _column(candidate: Candidate, snapshot: Snapshot, gateway_id: str) -> tuple[float, ...]:
+    state = snapshot.endpoints.get(candidate.endpoint, UNKNOWN)
+    slots = max(1, state.ready_replicas * candidate.variant.max_num_seqs)
+    quote = snapshot.quotes.get(candidate.pool.name)
+    per_hour = quote.usd_per_gpu_hour if quote else float("nan")
+    per_million = candidate.usd_per_million_tokens(quote)
+    return (
+        state.ready_replicas,
+        slots,
+        sum(n for gateway, n in state.inflight.items() if gateway != gateway_id),
+        (DEFAULT_SLOT_S if state.slot_s is None else state.slot_s) / slots,
+        0.0 if candidate.pool.price.tokens else per_hour,
+        float("nan") if per_million is None else per_million,
+    )

@@ -1,0 +1,103 @@
+"""What was once raised, shared by all gateways of a node and kept over restarts."""
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.config.data_class import DataClass
+from orchestrator.sessions.fingerprint import Fingerprints
+
+FILTER_BITS = 24
+BUSY_TIMEOUT_S = 0.5
+MAX_ASKED = 500
+
+
+class SessionsUnavailable(Exception):
+    """The store cannot be read or written: nobody knows what was raised."""
+
+
+class SessionStore:
+    """Fingerprints with the highest class that they were seen in. Rows only come, and never
+    expire.
+
+    A filter in memory answers for what was never raised, so that an ordinary request costs no
+    query; it takes what other gateways add as soon as they have added it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises SessionsUnavailable."""
+        self._filter = np.zeros(1 << FILTER_BITS, bool)
+        self._seen_row = 0
+        self._seen_version = -1
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS raised (row INTEGER PRIMARY KEY AUTOINCREMENT, "
+                "fingerprint INTEGER NOT NULL, data_class INTEGER NOT NULL)"
+            )
+            self._connection.execute(
+                "CREATE UNIQUE INDEX IF NOT EXISTS raised_once ON raised (fingerprint, data_class)"
+            )
+            self._refresh()
+        except (OSError, sqlite3.Error) as error:
+            raise SessionsUnavailable(type(error).__name__) from None
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def highest(self, fingerprints: Fingerprints) -> DataClass:
+        """The highest class that any of them was seen in. Raises SessionsUnavailable."""
+        try:
+            self._refresh()
+            maybe = fingerprints[self._filter[_slots(fingerprints)]]
+            if not len(maybe):
+                return DataClass.PUBLIC
+            return max(map(self._ask, np.array_split(maybe, -(-len(maybe) // MAX_ASKED))))
+        except sqlite3.Error as error:
+            raise SessionsUnavailable(type(error).__name__) from None
+
+    def add(self, fingerprints: Fingerprints, data_class: DataClass) -> None:
+        """Returns when every gateway of the node can see them. Raises SessionsUnavailable."""
+        rows = [(int(f), int(data_class)) for f in fingerprints.view(np.int64)]
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO raised (fingerprint, data_class) VALUES (?, ?)", rows
+                )
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise SessionsUnavailable(type(error).__name__) from None
+        self._filter[_slots(fingerprints)] = True
+
+    def _ask(self, fingerprints: Fingerprints) -> DataClass:
+        marks = ", ".join("?" * len(fingerprints))
+        (highest,) = self._connection.execute(
+            f"SELECT max(data_class) FROM raised WHERE fingerprint IN ({marks})",  # noqa: S608
+            [int(f) for f in fingerprints.view(np.int64)],
+        ).fetchone()
+        return DataClass(highest or 0)
+
+    def _refresh(self) -> None:
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        if version == self._seen_version:
+            return
+        rows = self._connection.execute(
+            "SELECT row, fingerprint FROM raised WHERE row > ? ORDER BY row", (self._seen_row,)
+        ).fetchall()
+        if rows:
+            self._filter[_slots(np.array([f for _, f in rows], np.int64).view(np.uint64))] = True
+            self._seen_row = rows[-1][0]
+        self._seen_version = version
+
+
+def _slots(fingerprints: Fingerprints) -> Fingerprints:
+    return fingerprints >> np.uint64(64 - FILTER_BITS)

@@ -1,0 +1,159 @@
+"""A conversation once raised stays raised, however it is told again."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.config.data_class import DataClass
+from orchestrator.sessions.fingerprint import QUOTE, Hasher
+from orchestrator.sessions.ratchet import Ratchet
+from orchestrator.sessions.store import SessionsUnavailable
+from orchestrator.sessions.turns import Turn, turns
+
+KEY = b"a key"
+FEW = settings(max_examples=200, deadline=None)
+SECRET = (
+    "The board has decided to close the plant in the north by the end of next year and to move "
+    "all of its machines to the new site, which nobody outside of this room knows of."
+)
+words = st.text("abcdefghij äß", min_size=1, max_size=300)
+roles = st.sampled_from(["user", "assistant", "tool"])
+conversations = st.lists(st.tuples(roles, words), min_size=1, max_size=6)
+
+
+def chat(*said: tuple[str, str]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": text} for role, text in said]}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessions.sqlite"
+
+
+def fresh() -> Ratchet:
+    return Ratchet(Path(tempfile.mkdtemp()) / "sessions.sqlite", KEY)
+
+
+def recognized(ratchet: Ratchet, body: dict[str, Any], session: str = "") -> DataClass:
+    return ratchet.recognize("w", session, body).data_class
+
+
+@FEW
+@given(conversations, words, conversations)
+def test_whoever_sends_an_answered_history_again_goes_on_with_it(
+    said: list[tuple[str, str]], answer: str, more: list[tuple[str, str]]
+) -> None:
+    ratchet = fresh()
+    conversation = ratchet.recognize("w", "", chat(*said))
+    ratchet.keep(conversation, DataClass.RESTRICTED)
+    ratchet.keep_answer(conversation, answer, DataClass.RESTRICTED)
+    again = chat(("system", "Be brief."), *said, ("assistant", answer), *more)
+    assert recognized(ratchet, again) is DataClass.RESTRICTED
+
+
+@FEW
+@given(st.data(), st.text("abcdefgh ", max_size=200), st.text("abcdefgh ", max_size=200))
+def test_a_long_enough_quote_of_any_part_is_recognized(
+    data: st.DataObject, before: str, after: str
+) -> None:
+    text = data.draw(st.text("abcdefghijklmnopqrstuvwxyz", min_size=QUOTE, max_size=900))
+    start = data.draw(st.integers(0, len(text) - QUOTE))
+    ratchet = fresh()
+    ratchet.keep(ratchet.recognize("w", "", chat(("user", text))), DataClass.CONFIDENTIAL)
+    quote = text[start : start + QUOTE]
+    quoted = "\n> ".join([before, quote[:30], quote[30:].upper(), after])
+    assert recognized(ratchet, chat(("user", quoted))) is DataClass.CONFIDENTIAL
+
+
+def test_a_session_is_known_by_its_id_whatever_is_left_of_its_history(path: Path) -> None:
+    ratchet = Ratchet(path, KEY)
+    first = ratchet.recognize("w", "s-1", chat(("user", "hi")))
+    ratchet.keep(first, DataClass.RESTRICTED)
+    assert recognized(ratchet, chat(("user", "something else")), "s-1") is DataClass.RESTRICTED
+    assert recognized(ratchet, chat(("user", "something else")), "s-2") is DataClass.PUBLIC
+    other = ratchet.recognize("another workload", "s-1", chat(("user", "something else")))
+    assert other.data_class is DataClass.PUBLIC
+
+
+def test_another_gateway_knows_at_once_and_so_does_one_after_a_restart(path: Path) -> None:
+    one, other = Ratchet(path, KEY), Ratchet(path, KEY)
+    one.keep(one.recognize("w", "", chat(("user", SECRET))), DataClass.RESTRICTED)
+    assert recognized(other, chat(("user", f"You said: {SECRET}"))) is DataClass.RESTRICTED
+    one.close()
+    assert recognized(Ratchet(path, KEY), chat(("user", SECRET))) is DataClass.RESTRICTED
+
+
+def test_a_class_never_falls(path: Path) -> None:
+    ratchet = Ratchet(path, KEY)
+    conversation = ratchet.recognize("w", "s", chat(("user", SECRET)))
+    ratchet.keep(conversation, DataClass.RESTRICTED)
+    ratchet.keep(conversation, DataClass.CONFIDENTIAL)
+    assert recognized(ratchet, chat(("user", SECRET))) is DataClass.RESTRICTED
+
+
+def test_what_was_said_in_tool_calls_and_results_counts() -> None:
+    called = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "1", "function": {"name": "mail", "arguments": SECRET}}],
+    }
+    ratchet = fresh()
+    ratchet.keep(ratchet.recognize("w", "", {"messages": [called]}), DataClass.RESTRICTED)
+    result = {"messages": [{"role": "tool", "tool_call_id": "1", "content": SECRET}]}
+    assert recognized(ratchet, result) is DataClass.RESTRICTED
+    assert recognized(ratchet, {"prompt": [SECRET]}) is DataClass.RESTRICTED
+    assert recognized(ratchet, {"input": SECRET}) is DataClass.RESTRICTED
+
+
+def test_what_everybody_says_raises_nobody() -> None:
+    ratchet = fresh()
+    template = "Sum up the following letter in three sentences, in the language that it is in. " * 2
+    for number in range(3):
+        ratchet.seen_unraised(ratchet.recognize("w", "", chat(("user", f"{template} {number}"))))
+    raised = ratchet.recognize("w", "", chat(("user", template + SECRET)))
+    ratchet.keep(raised, DataClass.RESTRICTED)
+    assert recognized(ratchet, chat(("user", template + "a harmless one"))) is DataClass.PUBLIC
+    assert recognized(ratchet, chat(("user", SECRET))) is DataClass.RESTRICTED
+
+
+def test_a_system_prompt_is_nobodys_secret() -> None:
+    ratchet = fresh()
+    raised = ratchet.recognize("w", "", chat(("system", SECRET), ("user", "a question")))
+    ratchet.keep(raised, DataClass.RESTRICTED)
+    asked = chat(("system", SECRET), ("user", "another question"))
+    assert recognized(ratchet, asked) is DataClass.PUBLIC
+
+
+def test_a_store_that_fails_says_so_and_never_that_nothing_was_raised(path: Path) -> None:
+    ratchet = Ratchet(path, KEY)
+    conversation = ratchet.recognize("w", "", chat(("user", SECRET)))
+    ratchet.close()
+    with pytest.raises(SessionsUnavailable):
+        ratchet.recognize("w", "", chat(("user", SECRET)))
+    with pytest.raises(SessionsUnavailable):
+        ratchet.keep(conversation, DataClass.RESTRICTED)
+    path.write_text("not a database")
+    with pytest.raises(SessionsUnavailable):
+        Ratchet(path, KEY)
+
+
+def test_without_the_key_a_text_cannot_be_tried() -> None:
+    said = [Turn("user", SECRET)]
+    assert not set(Hasher(b"one").texts(said)) & set(Hasher(b"other").texts(said))
+
+
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+
+
+@FEW
+@given(st.dictionaries(st.sampled_from(["messages", "prompt", "input", "model"]), json))
+def test_no_shape_of_a_body_is_too_odd(body: dict[str, Any]) -> None:
+    Hasher(KEY).texts(turns(body))
+    Hasher(KEY).history(turns(body))
