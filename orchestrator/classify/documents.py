@@ -9,10 +9,10 @@ _CARRIES_NUMBER = (
     r"|employee id|student id|member(?:ship)? id|customer id|account (?:number|no))"
 )
 _MAY_CARRY_NUMBER = (
-    r"(?i:licen[cs]e|visa|national id|account|acct|routing|sort|ifsc|micr|swift|bic|employee|staff"
-    r"|patient|insurance|policy|health|medicare|medicaid|member(?:ship)?|subscriber|customer|client"
-    r"|user|tax|ssn|social security|aadha?a?r|voter|tribal|student|case|card|national insurance"
-    r"|nino|nhs|identification|id|(?-i:ACC|PAN|VAT))"
+    r"(?i:licen[cs]e|visa|national id|account|acct|routing|sort|ifsc|micr|swift|employee|staff"
+    r"|patient|insurance|policy|health|medicare|medicaid|member(?:ship)?|subscriber|customer"
+    r"|tax|ssn|social security|aadha?a?r|voter|tribal|student|national insurance|nino|nhs"
+    r"|identification|id|(?-i:PAN|VAT))"
 )
 _CALLED_NUMBER = r"(?i:[ _\-]?(?:id(?:entification)?|number|num|no|nr|card|code|#))"
 

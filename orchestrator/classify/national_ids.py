@@ -158,7 +158,7 @@ RULES = (
         r"[0-9]{2}[ \-]?[0-9]{2}[ \-]?[0-9]{2}[ \-]?[A-D])\b",
         lambda value, text, end: value[:2] not in ("KN", "NK", "NT", "TN", "ZZ"),
     ),
-    Rule(FindingType.IN_PAN, r"\b([A-Z]{5}[0-9]{4}[A-Z])\b", _checked(pan.is_valid)),
+    Rule(FindingType.IN_PAN, r"\b([A-Z]{5}[ \-]?[0-9]{4}[ \-]?[A-Z])\b", _checked(pan.is_valid)),
     Rule(
         FindingType.IT_FISCAL_CODE,
         r"\b([A-Z]{3}[ ]?[A-Z]{3}[ ]?[0-9L-NP-V]{2}[A-EHLMPRST][0-9L-NP-V]{2}[ ]?"

@@ -17,8 +17,8 @@ from orchestrator.classify.text import Text, compiled, decoded
 
 _MAX_DIGITS = 48
 _SEPARATOR = r"[ \t\n.\-/()]"
-_RUN = rf"[0-9](?:{_SEPARATOR}{{0,3}}[0-9]){{6,{_MAX_DIGITS - 1}}}"
-_SHORTEST_NUMBER, _LONGEST_NUMBER = 7, 19
+_RUN = rf"[0-9](?:{_SEPARATOR}{{0,3}}[0-9]){{5,{_MAX_DIGITS - 1}}}"
+_SHORTEST_NUMBER, _LONGEST_NUMBER = 6, 19
 _NEAR = 36
 """Characters before a number in which a word names it beyond doubt."""
 
@@ -31,12 +31,12 @@ _CARD_PREFIX = re.compile(
 _CARD_LENGTHS = {"4": (13, 16, 18, 19), "34": (15,), "37": (15,), "36": (14, 16), "38": (14, 16),
                  "30": (14, 16), "39": (14, 16), "21": (15,), "18": (15,)}  # fmt: skip
 
-_AMERICAN_SHAPES = re.compile(r"(?:9[ .\-])?(?:\(999\) ?|999([ .\-]))999[ .\-]9999")
-_PHONE_SHAPES = re.compile(
-    r"(?:9[ .\-])?(?:\(999\) ?|999[ .\-])999[ .\-]9999"
-    r"|\(?9{2,5}\)?[ \-/]{1,2}9{2,8}(?:[ \-]9{2,4}){1,4}"
+_AMERICAN_SHAPES = re.compile(r"(?:9[ .\-])?(?:\(999\) ?999[ .\-]|999([.\-])999\1)9999")
+_TRUNK_SHAPES = re.compile(
+    r"\(?9{2,5}\)?[ \-/]{1,2}9{2,8}(?:[ \-]9{2,4}){1,4}"
     r"|\(9{2,5}\) ?9{4,8}"
 )
+_TRUNK_PREFIX = re.compile(r"0[1-9]")
 _DECIMAL = re.compile(r"\b\d+\.\d+ \d|\b\d{1,2}\.\d+$")
 _DATE = re.compile(
     r"[0-3]?\d[./\- ][0-3]?\d[./\- ](?:19|20)\d\d\b|(?:19|20)\d\d[./\- ][01]?\d[./\- ][0-3]?\d\b"
@@ -44,6 +44,7 @@ _DATE = re.compile(
 _PHONE_WORDS = (
     r"(?:tele)?(?:phones?|fax)|mobile|cell ?(?:phone|number|no|ular)|tel|call|dial|reach|whatsapp"
     r"|sms|contact|hotline|answering|voicemail|messages? to|text (?:me|us|him|her)|telefono?"
+    r"|(?:my|his|her|their|your|our) number|number is"
 )
 _CARD_WORDS = r"(?:credit|debit|bank|atm|payment|visa|master)[ \-]?cards?|cards?|cc|amex"
 _EIN_SHAPE = "99-9999999"
@@ -61,6 +62,10 @@ def _words(names: str) -> re.Pattern[str]:
 
 _SAYS_CARD = _words(_CARD_WORDS)
 _SAYS_PHONE = _words(_PHONE_WORDS)
+_DIALS = re.compile(
+    rf"(?:^|[^a-z])(?:{_PHONE_WORDS})(?: (?:me|us|him|her|at|on|is|number|no)\b){{0,3}}[ .:#(]*$"
+)
+"""Right before a number, too short for one elsewhere."""
 _WORDS = [(number, _words(number.words)) for number in NUMERIC if number.words]
 _BY_SHAPE: dict[str, list[NumericId]] = {}
 for _number in NUMERIC:
@@ -84,7 +89,7 @@ class _Stretch:
 
 
 class NumberRuns:
-    trigger = rf"[0-9](?:{_SEPARATOR}{{0,3}}[0-9]){{6}}"
+    trigger = rf"[0-9](?:{_SEPARATOR}{{0,3}}[0-9]){{5}}"
 
     def __init__(self) -> None:
         self._run = compiled(_RUN)
@@ -115,6 +120,7 @@ class _Run:
         near = f"{_GROUP.split(before[-_NEAR:])[-1]} {text.after(start + len(run), 12)}"
         far = f"{before} {text.after(start + len(run))}"
         self._is_card = bool(_SAYS_CARD.search(near))
+        self._is_dialled = bool(_DIALS.search(before))
         self._is_phone = bool(_SAYS_PHONE.search(far))
         self._named = [number for number, words in _WORDS if words.search(far)]
         self._named_near = [
@@ -162,7 +168,7 @@ class _Run:
             return FindingType.PAYMENT_CARD
         if self._within_code:
             return None
-        if stretch.alone:
+        if stretch.alone and not _is_count(stretch.written):
             for number in _BY_SHAPE.get(stretch.shape, ()):
                 if number.admits(stretch.digits):
                     return number.type
@@ -187,19 +193,30 @@ class _Run:
 
     def _is_telephone(self, stretch: _Stretch) -> bool:
         digits, count = stretch.digits, len(stretch.digits)
-        if len(set(digits)) < 3 or not 7 <= count <= 15 or _DATE.match(stretch.written):
+        if len(set(digits)) < 3 or count > 15 or _DATE.match(stretch.written):
             return False
         if self._sign == "+" and stretch.start == 0:
-            return _is_international(digits)
+            return count >= 7 and _is_international(digits)
         if self._is_phone and stretch.whole:
-            return _DECIMAL.search(stretch.written) is None
-        if not stretch.alone or not _PHONE_SHAPES.fullmatch(stretch.shape):
+            is_long = count >= 7 or self._is_dialled
+            return is_long and not _DECIMAL.search(stretch.written)
+        if not stretch.alone:
             return False
-        if digits[0] == "0":
-            return 9 <= count <= 12 and len(set(digits)) >= 4
-        # An American area or exchange never begins with 0 or 1.
-        is_american = _AMERICAN_SHAPES.fullmatch(stretch.shape) is not None
-        return is_american and digits[-10] >= "2" and digits[-7] >= "2"
+        if _AMERICAN_SHAPES.fullmatch(stretch.shape):
+            # Neither an area nor an exchange begins with 0 or 1.
+            return digits[-10] >= "2" and digits[-7] >= "2"
+        return (
+            bool(_TRUNK_PREFIX.match(digits) and _TRUNK_SHAPES.fullmatch(stretch.shape))
+            and 9 <= count <= 12
+            and len(set(digits)) >= 4
+            and not _is_count(stretch.written)
+        )
+
+
+def _is_count(written: str) -> bool:
+    """Whether the groups are a sequence like `08 09 10`, or years."""
+    groups = [int(group) for group in _GROUP.findall(written)]
+    return {b - a for a, b in pairwise(groups)} == {1} or all(1900 <= g < 2100 for g in groups)
 
 
 def _is_issued(digits: str) -> bool:

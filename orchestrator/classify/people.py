@@ -7,25 +7,30 @@ found: too much harmless text has them.
 import re
 
 from orchestrator.classify.findings import FindingType
-from orchestrator.classify.text import MONTHS, START, Rule, Text
+from orchestrator.classify.text import Rule, Text
 
-NAME = r"[A-Z][a-z]{1,20}(?:['\-][A-Z][a-z]{1,20})?"
+_NAME = r"[A-Z][a-z]{1,20}(?:['\-][A-Z][a-z]{1,20})?"
 _MIDDLE = r"(?:[A-Z]\.? )?(?:(?:van|von|de|der|den|da|di|la|al|bin|del|dos) ){0,2}"
-FULL_NAME = rf"{NAME}(?: {_MIDDLE}{NAME}){{1,3}}"
+_FULL_NAME = rf"{_NAME}(?: {_MIDDLE}{_NAME}){{1,3}}"
 
 _TITLE = r"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof|Herr|Frau|Sr|Sra|Mme)\.? "
-_ROLE = r"(?:patient|employee|customer|client|applicant|cardholder)"
+_ROLE = r"(?:patient|employee|customer|applicant|cardholder|full name|first name|last name|surname)"
 _SAYS_NAME = (
-    r"(?i:\bname(?:'s| is| on [a-z ]{1,24}|\?)?[\"']? ?[:=?]?|\bcall(?:ed)? me|\bi(?:'?m| am)"
-    rf"(?: called)?|\bsincerely,?|\bregards,?|\bdear|\b{_ROLE}:)"
+    r"(?i:\bname(?: is|'s|\?| on [a-z ]{1,24}\?)(?: user:)?|\bcall(?:ed)? me"
+    r"|\bi(?:'?m| am)(?: called)?"
+    rf"|\bsincerely,?|\bregards,?|\bdear|\b{_ROLE}:)"
 )
+_FORM_FIELD = r"(?i:address|phone|e-?mail|birth|\bdob\b|\btel\b|\bzip\b)"
 _RELATION = (
     r"(?:wife|husband|partner|son|daughter|kid|child|mother|father|brother|sister|boss|manager"
     r"|colleague|doctor|friend|neighbou?r)"
 )
-_LIVES = r"(?i:lives (?:at|in|on)|lived (?:at|in|on)|was born|resides|works (?:at|for|as))"
+_LIVES = r"(?i:lives? (?:at|in|on)|lived (?:at|in|on)|resides|works (?:at|for|as))"
 
-_MONTH = f"(?i:{MONTHS})"
+_MONTH = (
+    r"(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
+    r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+)
 _DATE = (
     r"(?:[0-9]{1,2} ?[/.\-] ?[0-9]{1,2} ?[/.\-] ?(?:[0-9]{4}|[0-9]{2})"
     r"|[0-9]{4}[/.\-][0-9]{1,2}[/.\-][0-9]{1,2}"
@@ -42,28 +47,30 @@ def _is_recent(value: str, text: Text, end: int) -> bool:
 
 
 RULES = (
-    Rule(FindingType.PERSON_NAME, rf"{_TITLE}({FULL_NAME})", hint=_TITLE),
+    Rule(FindingType.PERSON_NAME, rf"{_TITLE}({_FULL_NAME})", hint=_TITLE),
     Rule(
         FindingType.PERSON_NAME,
-        rf"{_SAYS_NAME}\s{{1,4}}({FULL_NAME})",
-        hint=rf"(?i:name|call(?:ed)? me|\bi'?m\b|\bi am|sincerely|regards|\bdear|{_ROLE}:)",
+        rf"{_SAYS_NAME}\s{{1,4}}({_FULL_NAME})",
+        hint=r"(?i:name(?: is|'s|\?| on )|call(?:ed)? me|\bi'?m\b|\bi am|sincerely|regards|\bdear"
+        rf"|{_ROLE}:)",
     ),
     Rule(
         FindingType.PERSON_NAME,
-        rf"(?i:\b(?:my|his|her|their) (?:[a-z]{{3,8}} )?name is) ({NAME})",
+        rf"(?i:\b(?:my|his|her|their) (?:[a-z]{{3,8}} )?name is) ({_NAME})",
         hint=r"(?i:name is)",
     ),
     Rule(
         FindingType.PERSON_NAME,
-        rf"(?i:\b(?:my|our) {_RELATION}) ({NAME})",
+        rf"(?i:\b(?:my|our) {_RELATION}) ({_NAME})",
         hint=rf"(?i:\b(?:my|our) {_RELATION})",
     ),
     Rule(
+        # In a form; configuration and programs have names too.
         FindingType.PERSON_NAME,
-        rf"(?:{START}|\")(?i:hi|hello|dear) ({NAME}) ?[,!]",
-        hint=r"(?i:\bhi|hello|dear) ",
+        rf"(?i:\bname:)\s{{1,8}}({_FULL_NAME})[^\x00]{{0,40}}?{_FORM_FIELD}",
+        hint=r"(?i:name:)",
     ),
-    Rule(FindingType.PERSON_NAME, rf"\b({FULL_NAME}) {_LIVES}", hint=_LIVES),
+    Rule(FindingType.PERSON_NAME, rf"\b({_FULL_NAME}) {_LIVES}", hint=_LIVES),
     Rule(
         FindingType.DATE_OF_BIRTH,
         rf"{_BIRTH}[^\x00\n]{{0,40}}?\b({_DATE})",

@@ -53,7 +53,7 @@ _ACCESS_TOKENS = (
 _KEY_NAME = (
     r"(?:api|access|secret|private|auth|signing|encryption|account|client|consumer|master|session"
     r"|app|application|service|webhook|bearer|refresh)[ _\-.]?(?:key|token|secret|id[ _\-]?token)"
-    r"|apikey|secret|token|authorization|credentials?|bearer"
+    r"|apikey|secret|token|authorization|credentials?"
 )
 _ASSIGN = r"""["'`\]\)]{0,2}[ \t]{0,3}(?::=|=>|->|[:=]|\bis\b)[ \t]{0,3}"""
 _QUOTE = r"""["'`]{0,3}"""
@@ -61,9 +61,13 @@ _QUOTE = r"""["'`]{0,3}"""
 
 def _is_random(value: str, text: Text, end: int) -> bool:
     """Whether a value is a key rather than a word, a name or a path."""
-    if not re.search(r"[0-9]", value) or not re.search(r"[A-Za-z]", value):
-        return False
-    return _entropy_bits(value) >= 3.0
+    turns = len(_TURN.findall(value))
+    bits = _entropy_bits(value)
+    return (turns >= 3 and bits >= 3.0) or (turns >= 2 and bits >= 3.5 and len(value) >= 20)
+
+
+_TURN = re.compile(r"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
+"""Where letters and digits meet: often in a key, seldom in a name."""
 
 
 def _is_drawn(value: str, text: Text, end: int) -> bool:
@@ -79,18 +83,19 @@ def _entropy_bits(value: str) -> float:
 _PLACEHOLDER = re.compile(
     r"(?:x+|\*+|\.+|-+|_+|none|null|nil|true|false|undefined|string|str|text|password|passwd|secret"
     r"|required|optional|hidden|redacted|changeme|example|your.*|my.?password|<.*|\$\{.*|\{.*"
-    r"|\[.*|%.*%|process\..*|os\..*|self\..*|this\..*|request\..*|config.*|env.*|get.*)\W*",
+    r"|\[.*|%.*%)\W*",
     re.IGNORECASE,
 )
+_CODE = re.compile(r"[()\[\]{}<>]|[a-z_]\.[a-z_]|->|==|&&|::|^(?:env|get|config)", re.IGNORECASE)
 _QUOTES = ("'", '"', "`")
-_CODE = re.compile(r"[()\[\]{}<>]|\w\.\w|->|==|&&|::")
 
 
 def _is_password(value: str, text: Text, end: int) -> bool:
     """After `password:` anything but a placeholder or code."""
-    if len(value) < 4 or _PLACEHOLDER.fullmatch(value) or _CODE.search(value):
+    if _PLACEHOLDER.fullmatch(value):
         return False
-    return _is_mixed(value) or text.before(end - len(value), 1) in _QUOTES
+    is_quoted = text.before(end - len(value), 1) in _QUOTES
+    return is_quoted or (not _CODE.search(value) and not value.isalpha())
 
 
 def _is_said_password(value: str, text: Text, end: int) -> bool:
@@ -158,10 +163,16 @@ RULES = (
     ),
     Rule(
         FindingType.API_KEY,
-        rf"(?i:{_KEY_NAME})(?:{_ASSIGN}|[ \t]+){_QUOTE}(?i:bearer |basic |token )?{_QUOTE}"
+        rf"(?i:{_KEY_NAME}){_ASSIGN}{_QUOTE}(?i:(?:bearer|basic|token)[ \t]+)?{_QUOTE}"
         r"([0-9A-Za-z+/_\-.=~]{16,200})",
         _is_random,
         hint=r"(?i:key|token|secret|authorization|credential|bearer)",
+    ),
+    Rule(
+        FindingType.API_KEY,
+        r"(?i:\bbearer[ \t]+)([0-9A-Za-z+/_\-.=~]{16,200})",
+        lambda value, text, end: _TURN.search(value) is not None and _entropy_bits(value) >= 3.0,
+        hint=r"(?i:bearer)",
     ),
     Rule(
         FindingType.PASSWORD,

@@ -23,19 +23,25 @@ class SpelledDigits:
 
     def __init__(self) -> None:
         word = rf"(?:{_UNIT}|{'|'.join(_SIGNS)}|{'|'.join(_TIMES)})"
-        self._run = compiled(rf"(?i)\b{word}(?:{self._GAP}(?:{word}|[0-9A-Za-z]{{1,4}})\b){{2,}}")
+        self._run = compiled(
+            rf"(?i)\b(?:[a-z]{self._GAP}){{0,8}}{word}"
+            rf"(?:{self._GAP}(?:{word}|[0-9a-z]{{1,4}})\b){{2,}}"
+        )
         self._token = re.compile(r"([0-9A-Za-z]+)")
-        self._word = re.compile(rf"\b{word}\b", re.IGNORECASE)
+        # Words of the sentence that follow are none of the number, but a letter may be.
+        self._ends = [
+            re.compile(rf".*\b{word}\b", re.IGNORECASE | re.DOTALL),
+            re.compile(rf".*\b{word}{self._GAP}[a-z]\b", re.IGNORECASE | re.DOTALL),
+        ]
 
     def look(self, text: Text) -> Iterator[Reading]:
         for start, end in text.matches(self._run):
             run = decoded(text.data[start:end])
-            # Words of the sentence that follow are none of the number.
-            last = max(m.end() for m in self._word.finditer(run))
-            parts = self._token.split(run[:last])
-            spelled = _as_digits(parts[1::2], ["", *parts[2:-1:2]])
-            if sum(map(str.isdigit, spelled)) >= 6:
-                yield Reading.of(text, start, start + last, spelled, Level.SPELLED)
+            for last in {m.end() for m in (end.match(run) for end in self._ends) if m}:
+                parts = self._token.split(run[:last])
+                spelled = _as_digits(parts[1::2], ["", *parts[2:-1:2]])
+                if sum(map(str.isdigit, spelled)) >= 4:
+                    yield Reading.of(text, start, start + last, spelled, Level.SPELLED)
 
 
 def _as_digits(words: list[str], gaps: list[str]) -> str:

@@ -13,17 +13,10 @@ from orchestrator.classify.normalize import normalize
 
 Pattern = Any
 """google-re2 has no types."""
-START = r"(?:^|[\n\x00]|: )"
-"""Where a string or a line of it begins; a string stands after its key."""
 SEPARATOR = b"\0"
 """Between strings of a request: no pattern reaches over it."""
 CONTEXT = 72
 """Bytes around a number in which a word says what it is."""
-
-MONTHS = (
-    "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
-    "|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?"
-)
 
 
 @dataclass(frozen=True, slots=True)
