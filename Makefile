@@ -47,6 +47,9 @@ bench: setup ## what the gateway costs, beside its baselines
 test: setup ## every test, real Ray Serve and vLLM included
 	$(BIN)/python -m pytest -q
 
+nightly: setup ## the property tests with a hundred thousand cases and more
+	ORCHESTRATOR_EXAMPLES=20000 $(BIN)/python -m pytest -q --timeout 0 tests/property
+
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,4 +69,4 @@ clean: ## stop the stack and remove what was made here
 	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
 	rm -rf $(VENV) .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run demo bench test lint docs lock clean
+.PHONY: help setup run demo bench test nightly lint docs lock clean

@@ -61,6 +61,14 @@ def plan(
         state = step(workload, before, signals, now_s)
         limit_s = catalogue.configuration.controller.drain_timeout_s
         after[workload.name] = _with_its_delay(state, limit_s, now_s)
+    for name, before in bursts.items():
+        # The rules have no such burst any more: what it has drains all the same.
+        if (
+            name not in after
+            and before.pool is not None
+            and not _released(catalogue, observation, before.pool)
+        ):
+            after[name] = before
 
     wanted = {
         endpoint: candidate.pool.min_replicas
@@ -141,11 +149,16 @@ def burst_signals(
         budget_left_usd=observation.budget_left_usd.get(workload),
         burst_pool_released=pool is None
         or _kept_by_another(bursts, workload, pool)
-        or not any(
-            busy(observation, c.endpoint)
-            or observation.replicas.get(c.endpoint, 0) > c.pool.min_replicas
-            for c in catalogue.by_pool[pool]
-        ),
+        or _released(catalogue, observation, pool),
+    )
+
+
+def _released(catalogue: Catalogue, observation: Observation, pool: str) -> bool:
+    """Whether a burst holds nothing there any more."""
+    return not any(
+        busy(observation, c.endpoint)
+        or observation.replicas.get(c.endpoint, 0) > c.pool.min_replicas
+        for c in catalogue.by_pool[pool]
     )
 
 

@@ -9,6 +9,7 @@ import typer
 from orchestrator.cli.app import Json, app, configuration_error, out, print_json, refuse
 from orchestrator.cli.checks import check
 from orchestrator.cli.policy import live_state
+from orchestrator.config.diff import differences, taken_later
 from orchestrator.config.load import ConfigurationError, Loaded, state_directory
 from orchestrator.config.store import PolicyStore
 
@@ -24,7 +25,7 @@ def apply(
     """Validate, run the probes, and put the configuration in force.
 
     Waits until a running controller has taken it, for 10 s at most, and says who still holds the
-    old version. A directory that is not valid changes nothing.
+    old version; exit code 1 when one does. A directory that is not valid changes nothing.
     """
     if (directory is None) != rollback:
         raise refuse("give either a configuration directory or --rollback", 2)
@@ -41,6 +42,8 @@ def apply(
         loaded = store.load(after.version)
     except ConfigurationError as error:
         raise configuration_error(error, as_json) from None
+    except OSError as error:
+        raise refuse(f"{error.filename}: {error.strerror}; nothing was applied") from None
     if not as_json:
         old = before.version if before else "none"
         out.print(
@@ -48,6 +51,8 @@ def apply(
             if after.already
             else f"version {old} → [green]{after.version}[/green]"
         )
+    old_rules = store.load(before.version) if before and not after.already else None
+    later = list(taken_later(differences(old_rules, loaded))) if old_rules else []
     held = _wait(loaded)
     late = sorted(name for name, version in (held or {}).items() if version != after.version)
     if as_json:
@@ -59,6 +64,7 @@ def apply(
                 "already": after.already,
                 "held": held,
                 "late": late,
+                "taken_later": later,
             }
         )
     elif held is None:
@@ -68,6 +74,11 @@ def apply(
         out.print(f"after {TAKEN_WITHIN_S} s the old version is still held by: {names}")
     else:
         out.print(f"taken by: {', '.join(held)}")
+    if not as_json:
+        for sentence in later:
+            out.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if late:
+        raise typer.Exit(1)
 
 
 def _wait(loaded: Loaded) -> dict[str, str] | None:

@@ -145,6 +145,9 @@ def _show_reaches(found: Plan) -> None:
     for workload, marker in found.unmarked:
         line = f"! '{marker}' no longer raises the class of requests of {workload}"
         out.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    for kind in found.loosened:
+        line = f"! {kind.replace('_', ' ')} in a request raises its class less than before"
+        out.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_moves(found: Plan) -> None:
@@ -185,6 +188,7 @@ def _plain(found: Plan) -> dict[str, Any]:
             for r in found.reaches
         ],
         "unmarked": [{"workload": w, "marker": marker} for w, marker in found.unmarked],
+        "loosened": list(found.loosened),
     }
 
 

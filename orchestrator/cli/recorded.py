@@ -18,7 +18,7 @@ from orchestrator.policy.view import View
 
 
 class NotRepeatable(Exception):
-    """What the decision was made from is not there any more; the message says what is missing."""
+    """What a decision was made from is not there any more; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)

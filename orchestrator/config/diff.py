@@ -1,6 +1,7 @@
 """What differs between two configurations, object by object and field by field."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,31 @@ class Difference:
 def differences(before: Loaded, after: Loaded) -> list[Difference]:
     """Keys aside: they are not rules."""
     return list(_compare((), _plain(before), _plain(after)))
+
+
+AT_START = (
+    "gateway.url",
+    "gateway.cluster",
+    "gateway.replicas",
+    "gateway.timeouts.connect_s",
+    "controller.url",
+    "clusters.",
+)
+AT_DEPLOYMENT_FIELD = re.compile(
+    r"\.(weights|quantization|lora|engine_args|env|max_num_seqs|max_model_len)(\.|$)"
+)
+
+
+def taken_later(changes: Iterable[Difference]) -> Iterator[str]:
+    """What of these changes a running stack does not take up: one sentence each."""
+    for change in changes:
+        place = change.place
+        if place.startswith(AT_START):
+            yield f"{place} is taken when the stack is started again"
+        elif place.startswith("models.") and AT_DEPLOYMENT_FIELD.search(place):
+            yield f"{place} is taken by replicas of deployments made from now on"
+        elif place.startswith("pools.") and change.kind == "removed":
+            yield f"replicas of {place} that run now go when the stack is stopped"
 
 
 def _plain(loaded: Loaded) -> Any:

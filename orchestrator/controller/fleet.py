@@ -120,9 +120,9 @@ class Fleet:
 
     def _serving(self) -> list[Candidate]:
         return [
-            self._catalogue.candidates[endpoint]
-            for endpoint, replicas in self._replicas.items()
-            if replicas.ready
+            candidate
+            for endpoint, candidate in self._catalogue.candidates.items()
+            if endpoint in self._replicas and self._replicas[endpoint].ready
         ]
 
     async def _observe_cluster(self, name: str, now_s: float) -> None:
@@ -162,13 +162,17 @@ class Fleet:
             self.metrics.pop(candidate.endpoint, None)
 
     async def _warm_up(self, candidate: Candidate) -> None:
+        pools = self._clusters.get(candidate.cluster.name)
+        if pools is None:
+            return
         try:
-            await self._clusters[candidate.cluster.name].warm_up(candidate)
+            await pools.warm_up(candidate)
         except PoolError as error:
             log.info("not warm yet: %s", error)
         else:
-            self.warm.add(candidate.endpoint)
-            log.info("%s serves", candidate.endpoint)
+            if candidate.endpoint in self._catalogue.candidates:
+                self.warm.add(candidate.endpoint)
+                log.info("%s serves", candidate.endpoint)
 
     async def _scale(self, candidate: Candidate, target: int) -> None:
         log.info("%s: scale to %d", candidate.endpoint, target)

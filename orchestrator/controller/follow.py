@@ -3,7 +3,6 @@ the gateways' audit chains end."""
 
 import asyncio
 import logging
-import time
 from pathlib import Path
 
 from orchestrator.config.load import ConfigurationError
@@ -28,7 +27,7 @@ async def follow(store: PolicyStore, controller: Controller) -> None:
             if applied is None or applied.version == controller.config_version:
                 continue
             loaded = await asyncio.to_thread(store.load, applied.version)
-            controller.adopt(Catalogue(loaded.configuration, loaded.version), time.time())
+            controller.adopt(Catalogue(loaded.configuration, loaded.version))
             log.info("policy version %s is in force", loaded.version)
         except ConfigurationError as error:
             if str(error) != refused:

@@ -26,10 +26,12 @@ MAX_GAP_S = 3600
 class Controller:
     def __init__(self, catalogue: Catalogue, fleet: Fleet, memory_path: Path, now_s: float) -> None:
         self._catalogue = catalogue
+        self._applied: Catalogue | None = None
+        """Rules that are taken up at the next tick."""
         self._fleet = fleet
         self._memory_path = memory_path
         self._memory = Memory.read(memory_path)
-        self._memory.forget_unknown(catalogue)
+        self._memory.follow(catalogue, now_s)
         fleet.warm.update(self._memory.warm)
         configuration = catalogue.configuration
         self._traffic = Traffic(
@@ -46,20 +48,25 @@ class Controller:
 
     @property
     def config_version(self) -> str:
-        return self._catalogue.version
+        """Of the rules that the next tick goes by."""
+        return (self._applied or self._catalogue).version
 
-    def adopt(self, catalogue: Catalogue, now_s: float) -> None:
-        """Other rules from the next tick on. What was measured, spent and started is kept."""
+    def adopt(self, catalogue: Catalogue) -> None:
+        """Other rules from the next tick on: a tick that runs ends by those that it began with."""
+        self._applied = catalogue
+
+    def _take_up(self, catalogue: Catalogue, now_s: float) -> None:
+        """What was measured, spent and started is kept."""
         configuration = catalogue.configuration
         self._catalogue = catalogue
         self._fleet.follow(catalogue)
-        self._memory.forget_unknown(catalogue)
-        self._feeds = {
-            f.name: known
-            if (known := self._feeds.get(f.name)) and known.spec == f
-            else FileFeed(f, now_s)
-            for f in configuration.price_feeds
-        }
+        self._memory.follow(catalogue, now_s)
+        self._traffic.follow(
+            configuration.controller.window_s, configuration.policy.snapshot_stale_s
+        )
+        feeds = {f.name: FileFeed(f, now_s) for f in configuration.price_feeds}
+        unchanged = {n: f for n, f in self._feeds.items() if n in feeds and f.spec == feeds[n].spec}
+        self._feeds = feeds | unchanged
 
     def audit_heads(self) -> list[Head]:
         """The ends of the gateways' audit chains, as they report them."""
@@ -79,6 +86,9 @@ class Controller:
             await asyncio.sleep(self._catalogue.configuration.controller.tick_s)
 
     async def tick(self, now_s: float) -> None:
+        if self._applied is not None:
+            applied, self._applied = self._applied, None
+            self._take_up(applied, now_s)
         await self._fleet.observe(now_s)
         if not self._fleet.is_known(now_s):
             return

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.policy.snapshot import BurstState
+from orchestrator.policy.snapshot import BurstPhase, BurstState
 
 
 class Memory(BaseModel):
@@ -37,13 +37,16 @@ class Memory(BaseModel):
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: not a controller's state; move it away: {error}") from None
 
-    def forget_unknown(self, catalogue: Catalogue) -> None:
-        """Drops what is about pools, workloads and bursts that the configuration has no more."""
+    def follow(self, catalogue: Catalogue, now_s: float) -> None:
+        """Drops what is about pools that the configuration has no more, and about workloads that
+        do not burst any more. A burst that is under way and has no place in it drains."""
         self.bursts = {
             workload: state
+            if state.pool is None or state.pool in _burst_pools(catalogue, workload)
+            else _ended(state, now_s)
             for workload, state in self.bursts.items()
-            if workload in catalogue.workloads
-            and (state.pool is None or state.pool in catalogue.burst_pools(workload))
+            if state.pool in catalogue.pools
+            or (state.pool is None and _burst_pools(catalogue, workload))
         }
         self.targets = {e: n for e, n in self.targets.items() if e in catalogue.candidates}
         self.warm = [e for e in self.warm if e in catalogue.candidates]
@@ -55,3 +58,14 @@ class Memory(BaseModel):
         draft = path.with_suffix(".draft")
         draft.write_text(self.model_dump_json())
         os.replace(draft, path)
+
+
+def _burst_pools(catalogue: Catalogue, workload: str) -> tuple[str, ...]:
+    return catalogue.burst_pools(workload) if workload in catalogue.workloads else ()
+
+
+def _ended(state: BurstState, now_s: float) -> BurstState:
+    if state.phase is BurstPhase.DRAINING:
+        return state
+    reason = "the rules have no burst of it any more"
+    return BurstState(phase=BurstPhase.DRAINING, pool=state.pool, since_s=now_s, reason=reason)

@@ -19,6 +19,12 @@ class Traffic:
         self._slot: dict[str, LatencyWindow] = {}
         self._tokens: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
 
+    def follow(self, window_s: float, snapshot_stale_s: float) -> None:
+        """Other rules; latencies that were measured stay."""
+        self._window_s, self._snapshot_stale_s = window_s, snapshot_stale_s
+        for window in (*self._ttft.values(), *self._slot.values()):
+            window.window_s = window_s
+
     def take(self, report: GatewayReport, now_s: float) -> None:
         self._reports[report.gateway_id] = (now_s, report)
         if report.leaving:

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from orchestrator.sessions.turns import turns
+from orchestrator.sessions.turns import Turn, turns
 
 
 class Answer:
@@ -29,24 +29,27 @@ class Answer:
             if isinstance(said, dict):
                 self._add(number if isinstance(number, int) else 0, said)
 
-    def texts(self) -> list[str]:
+    def turns(self) -> list[Turn]:
         """One for each choice, as its client will send it again."""
         messages = [
             {"role": "assistant", **message, "tool_calls": list(message["tool_calls"].values())}
             for _, message in sorted(self._messages.items())
         ]
-        return [turn.text for turn in turns({"messages": messages}) if turn.text]
+        return [turn for turn in turns({"messages": messages}) if turn.text or turn.aside]
 
     def _add(self, number: int, said: dict[str, Any]) -> None:
         message = self._messages.setdefault(number, {"content": "", "tool_calls": {}})
-        content = said.get("content")
-        message["content"] += content if isinstance(content, str) else ""
+        for field, part in said.items():
+            if isinstance(part, str) and field not in ("role", "tool_calls"):
+                message[field] = message.get(field, "") + part
         calls = said.get("tool_calls")
         for position, call in enumerate(calls if isinstance(calls, list) else ()):
             function = call.get("function") if isinstance(call, dict) else None
             if not isinstance(function, dict):
                 continue
-            known = message["tool_calls"].setdefault(call.get("index", position), {"function": {}})
+            place = call.get("index")
+            place = place if isinstance(place, int) else position
+            known = message["tool_calls"].setdefault(place, {"function": {}})
             for field in ("name", "arguments"):
                 part = function.get(field)
                 if isinstance(part, str):

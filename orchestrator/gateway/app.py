@@ -6,7 +6,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,11 @@ from orchestrator.gateway.records import Records
 from orchestrator.gateway.relay import Call, Relay
 from orchestrator.gateway.request import (
     ENDPOINTS,
-    InferenceRequest,
     claimed_data_class,
     parse,
     session_id_of,
 )
-from orchestrator.gateway.sensitivity import Labels, Sensitivity
+from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Upstreams
 from orchestrator.ledger.audit import AuditLog
@@ -116,8 +115,22 @@ class Gateway:
                         headers.get(b"content-length"), receive, self.spec.max_body_bytes
                     )
                     request = parse(path, raw)
-                    labels = await self._read(key.workload, scope["headers"], headers, request)
-                    call = Call(request_id, key, labels, request, send, started_s)
+                    rules, session_id = self._exchange.rules, session_id_of(headers)
+                    claimed = claimed_data_class(scope["headers"])
+                    read = partial(
+                        self._sensitivity.read,
+                        rules.classifier,
+                        key.workload,
+                        claimed,
+                        session_id,
+                        request.content,
+                    )
+                    # Others should not wait for a large one.
+                    large = len(request.body) > LARGE_BYTES
+                    labels = await asyncio.to_thread(read) if large else read()
+                    call = Call(
+                        request_id, key, rules, labels, session_id, request, send, started_s
+                    )
                     assert self._relay is not None, "the server runs the lifespan first"
                     with _while_connected(receive):
                         await self._relay.run(call)
@@ -147,27 +160,6 @@ class Gateway:
         return authenticate(
             exchange.keys, exchange.catalogue.workloads, headers.get(b"authorization")
         )
-
-    async def _read(
-        self,
-        workload: str,
-        raw_headers: Iterable[tuple[bytes, bytes]],
-        headers: dict[bytes, bytes],
-        request: InferenceRequest,
-    ) -> Labels:
-        """How sensitive the request is. Raises ApiError 400 for headers that say nothing known."""
-        claimed = claimed_data_class(raw_headers)
-        session_id = session_id_of(headers)
-        read = partial(
-            self._sensitivity.read,
-            self._exchange.rules.classifier,
-            workload,
-            claimed,
-            session_id,
-            request.content,
-        )
-        # Others should not wait for a large one.
-        return await asyncio.to_thread(read) if len(request.body) > LARGE_BYTES else read()
 
     @contextmanager
     def _place(self) -> Iterator[None]:

@@ -40,15 +40,18 @@ class Exchange:
         self._audit_head = audit_head
         self._received_s = time.monotonic()
         rules = in_force(self._store)
+        # For good: under other rules too the controller listens where it was started.
+        self._controller_url = rules.catalogue.configuration.controller.url
         self._adopt(rules, _before_the_first(rules.catalogue))
 
     def _adopt(self, rules: Rules, snapshot: Snapshot) -> None:
         """The rules and the state that decisions are made on change together, or not at all."""
         key_ring = KeyRing(rules.keys_directory)
         key_ring.refresh()
+        view = View(rules.catalogue, snapshot, self.gateway_id)
         self._key_ring = key_ring
         self.rules = rules
-        self.view = View(rules.catalogue, snapshot, self.gateway_id)
+        self.view = view
         self._telemetry.inflight.follow(rules.catalogue)
 
     @property
@@ -108,7 +111,7 @@ class Exchange:
             endpoints=self._telemetry.report(time.monotonic()),
             leaving=leaving,
         )
-        url = f"{self.catalogue.configuration.controller.url}/v1/exchange"
+        url = f"{self._controller_url}/v1/exchange"
         try:
             async with session.post(url, data=report.model_dump_json()) as response:
                 response.raise_for_status()

@@ -30,7 +30,8 @@ class Records:
         facts: Facts,
         decision: Decision,
         view: View,
-    ) -> None:
+    ) -> bool:
+        """False when there is no room for the row: then the decision must not be acted on."""
         if self._noted is not view.snapshot and self._audit.append(
             SnapshotRow(
                 view.snapshot.version,
@@ -43,7 +44,7 @@ class Records:
         if facts.model not in view.catalogue.by_model:
             row["model"] = ""  # it is the client's own text
         grant = decision.grant
-        self._audit.append(
+        return self._audit.append(
             DecisionRow(
                 time_s=time.time(),
                 request_id=request_id,

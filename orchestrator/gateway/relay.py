@@ -22,6 +22,7 @@ from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.refusals import OUT_OF_TIME, denial, engine_message, interruption
 from orchestrator.gateway.request import InferenceRequest
+from orchestrator.gateway.rules import Rules
 from orchestrator.gateway.sensitivity import Labels, Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
@@ -47,7 +48,10 @@ class Call:
 
     request_id: str
     key: Key
+    rules: Rules
+    """By which it was read."""
     labels: Labels
+    session_id: str
     request: InferenceRequest
     send: Send
     started_s: float
@@ -117,27 +121,51 @@ class Relay:
         raise unavailable("upstream_failed", "No replica answered. Try again shortly.")
 
     def _remember(self, call: Call) -> None:
-        own = self._exchange.catalogue.workloads[call.key.workload].data_class
+        own = call.rules.catalogue.workloads[call.key.workload].data_class
         self._telemetry.read(call.key.workload, own, call.labels)
         call.answer_is_kept = self._sensitivity.remember(call.labels, own)
+
+    def _keep_up(self, call: Call) -> None:
+        """A request is decided by the rules that it was read by: where others are in force now, it
+        is read again, and what was found before still holds. Raises ApiError 401 for a workload
+        that is no more."""
+        rules = self._exchange.rules
+        if call.rules is rules:
+            return
+        if call.key.workload not in rules.catalogue.workloads:
+            raise ApiError(
+                401, "invalid_api_key", "The API key's workload is no more.", "authentication_error"
+            )
+        before = call.labels
+        call.rules = rules
+        call.labels = self._sensitivity.read(
+            rules.classifier,
+            call.key.workload,
+            max(before.claimed, before.content),
+            call.session_id,
+            call.request.content,
+        )
+        self._remember(call)
 
     async def _decided(self, call: Call, number: int, failed: dict[str, str]) -> Decision:
         """The decision for an attempt, on record. Where nothing is feasible at first, what the
         workload says to that: a smaller variant, or patience."""
-        patience = self._exchange.catalogue.workloads[call.key.workload].when_infeasible
-        until_s = time.monotonic() + min(patience.queue_s, self._left_s(call))
+        started_s = time.monotonic()
         while True:
+            self._keep_up(call)
+            workload = call.rules.catalogue.workloads[call.key.workload]
+            patience = workload.when_infeasible
             facts, decision = self._decide(call, failed)
-            if decision.denied == "no_capacity" and patience.min_quality is not None:
+            refused = decision.denied not in (None, "model_not_found")
+            if refused and patience.min_quality is not None:
                 facts, decision = self._decide(call, failed, smaller_variant=True)
-            left_s = until_s - time.monotonic()
+            left_s = started_s + min(patience.queue_s, self._left_s(call)) - time.monotonic()
             if decision.denied != "no_capacity" or failed or left_s <= 0:
                 break
-            priority = self._exchange.catalogue.workloads[call.key.workload].priority
-            await self._exchange.waiting.wait(priority, left_s)
-        self._records.decided(
-            call.request_id, call.key.id, number, facts, decision, self._exchange.view
-        )
+            await self._exchange.waiting.wait(workload.priority, left_s)
+        view = self._exchange.view
+        if not self._records.decided(call.request_id, call.key.id, number, facts, decision, view):
+            raise unavailable("not_on_record", "Decisions cannot be put on record now.")
         return decision
 
     def _decide(
@@ -312,8 +340,8 @@ class Relay:
     def _keep_answer(self, call: Call, attempt: Attempt) -> None:
         """Raises ApiError 503 when a raised conversation could not be known again."""
         said, attempt.said = attempt.said, Answer()
-        for text in said.texts():
-            self._sensitivity.remember_answer(call.labels, text)
+        for turn in said.turns():
+            self._sensitivity.remember_answer(call.labels, turn)
 
     def _first_token(self, call: Call, attempt: Attempt) -> None:
         now_s = time.monotonic()

@@ -14,6 +14,7 @@ from orchestrator.config.data_class import DataClass
 from orchestrator.gateway.errors import unavailable
 from orchestrator.sessions.ratchet import Conversation, Ratchet
 from orchestrator.sessions.store import SessionsUnavailable
+from orchestrator.sessions.turns import Turn
 
 log = logging.getLogger("orchestrator.gateway")
 
@@ -73,7 +74,8 @@ class Sensitivity:
                 raise _unknowable()
             return False
         if labels.highest <= own:
-            self._ratchet.seen_unraised(labels.conversation)
+            if own <= DataClass.INTERNAL:
+                self._ratchet.seen_unraised(labels.conversation)
             return False
         try:
             self._ratchet.keep(labels.conversation, labels.highest)
@@ -81,7 +83,7 @@ class Sensitivity:
             raise _unknowable() from None
         return True
 
-    def remember_answer(self, labels: Labels, answer: str) -> None:
+    def remember_answer(self, labels: Labels, answer: Turn) -> None:
         """Before the end of the answer is sent. Raises ApiError 503 as `remember` does."""
         assert labels.conversation is not None
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.probes import Fleet
+from orchestrator.config.spec import Policy
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.decide import Decision, decide
 from orchestrator.policy.facts import Facts
@@ -81,6 +82,8 @@ class Plan:
     reaches: tuple[Reach, ...]
     unmarked: tuple[tuple[str, str], ...]
     """Workloads, and markers that raise the class of their requests no more."""
+    loosened: tuple[str, ...]
+    """Kinds of content that raise the class of a request less than before."""
 
 
 def plan(
@@ -125,7 +128,14 @@ def plan(
             for marker in before[0].workloads[name].markers
             if marker not in workload.markers
         ),
+        _loosened(before[0].configuration.policy, after[0].configuration.policy),
     )
+
+
+def _loosened(before: Policy, after: Policy) -> tuple[str, ...]:
+    kinds = ("personal_data", "secrets", "markers", "unreadable")
+    old, new = before.classifier, after.classifier
+    return tuple(kind for kind in kinds if getattr(new, kind) < getattr(old, kind))
 
 
 def reaches(before: Catalogue, after: Catalogue) -> tuple[Reach, ...]:

@@ -7,7 +7,7 @@ their letters and digits, share a fingerprint for certain.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -55,17 +55,15 @@ class Hasher:
                 found.append(int.from_bytes(chain.digest(), "little"))
         return np.array(found, np.uint64)
 
-    def texts(self, turns: Sequence[Turn]) -> Fingerprints:
+    def texts(self, turns: Iterable[Turn]) -> Fingerprints:
         """Of all that was said: whole messages, and what finds a quote of a part of one."""
         found = [NONE]
         for turn in turns:
-            if turn.role in SYSTEM:
-                continue
-            text = _plain(turn.text)
-            if len(text) >= WHOLE:
-                found.append(self._one(b"whole", text))
-            for start in range(0, len(text), MAX_STRETCH - QUOTE):
-                found.append(self._quotes(text[start : start + MAX_STRETCH]))
+            for text in (_plain(turn.text), _plain(turn.aside)):
+                if len(text) >= WHOLE:
+                    found.append(self._one(b"whole", text))
+                for start in range(0, len(text), MAX_STRETCH - QUOTE):
+                    found.append(self._quotes(text[start : start + MAX_STRETCH]))
         return np.unique(np.concatenate(found))
 
     def _quotes(self, text: bytes) -> Fingerprints:

@@ -10,11 +10,13 @@ import numpy as np
 from orchestrator.config.data_class import DataClass
 from orchestrator.sessions.fingerprint import Fingerprints, Hasher
 from orchestrator.sessions.store import SessionStore
-from orchestrator.sessions.turns import Turn, turns
+from orchestrator.sessions.turns import SYSTEM, Turn, turns
 
 COMMON_BITS = 22
 COMMON = 3
-"""Text that so many requests have had below any raised class is a template, not a secret."""
+"""Text that so many conversations have begun a turn with, unraised, is a template and no secret."""
+FORGET_AFTER = 1 << (COMMON_BITS - 2)
+"""Fingerprints counted until all counts are halved: the table must not fill up with rare ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,9 @@ class Conversation:
     identity: Fingerprints
     """Of the session's id, and of the history up to each answer."""
     texts: Fingerprints
-    """Of all that was said."""
+    """Of all that was said in it."""
+    newest: Fingerprints
+    """Of what was said since the last answer."""
     data_class: DataClass
     """The highest class that any part of it has had."""
 
@@ -38,6 +42,7 @@ class Ratchet:
         self._store = SessionStore(path)
         self._hasher = Hasher(key)
         self._common = np.zeros(1 << COMMON_BITS, np.uint8)
+        self._counted = 0
 
     def close(self) -> None:
         self._store.close()
@@ -48,26 +53,34 @@ class Ratchet:
         identity = self._hasher.history(said)
         if session_id:
             identity = np.concatenate([identity, self._hasher.name(workload, session_id)])
-        texts = self._hasher.texts(said)
-        highest = self._store.highest(np.concatenate([identity, texts]))
-        return Conversation(said, identity, texts, highest)
+        own = [turn for turn in said if turn.role not in SYSTEM]
+        answered = max((n for n, turn in enumerate(own) if turn.role == "assistant"), default=-1)
+        newest = self._hasher.texts(own[answered + 1 :])
+        texts = np.concatenate([self._hasher.texts(own[: answered + 1]), newest])
+        # What the application says raises nobody, but it may quote somebody.
+        quoted = self._hasher.texts(turn for turn in said if turn.role in SYSTEM)
+        highest = self._store.highest(np.concatenate([identity, texts, quoted]))
+        return Conversation(said, identity, texts, newest, highest)
 
     def keep(self, conversation: Conversation, data_class: DataClass) -> None:
         """Remembers it as this sensitive, before its answer begins: by then whatever comes next is
         recognized by every gateway. Raises SessionsUnavailable."""
-        fresh = conversation.texts[self._common[_slots(conversation.texts)] < COMMON]
-        self._store.add(np.concatenate([conversation.identity, fresh]), data_class)
+        rare = conversation.texts[self._common[_slots(conversation.texts)] < COMMON]
+        self._store.add(np.concatenate([conversation.identity, rare]), data_class)
 
-    def keep_answer(self, conversation: Conversation, answer: str, data_class: DataClass) -> None:
+    def keep_answer(self, conversation: Conversation, answer: Turn, data_class: DataClass) -> None:
         """Remembers the answer too, before its end is sent. Raises SessionsUnavailable."""
-        turn = Turn("assistant", answer)
-        history = self._hasher.history([*conversation.turns, turn])[-1:]
-        self._store.add(np.concatenate([history, self._hasher.texts([turn])]), data_class)
+        history = self._hasher.history([*conversation.turns, answer])[-1:]
+        self._store.add(np.concatenate([history, self._hasher.texts([answer])]), data_class)
 
     def seen_unraised(self, conversation: Conversation) -> None:
-        """Counts what it says towards what everybody says."""
-        slots = _slots(conversation.texts)
+        """Counts what it newly says towards what everybody says."""
+        slots = _slots(conversation.newest)
         self._common[slots] = np.minimum(self._common[slots], COMMON - 1) + 1
+        self._counted += len(slots)
+        if self._counted > FORGET_AFTER:
+            self._common >>= 1
+            self._counted = 0
 
 
 def _slots(fingerprints: Fingerprints) -> Fingerprints:

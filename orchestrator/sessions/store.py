@@ -1,6 +1,7 @@
 """What was once raised, shared by all gateways of a node and kept over restarts."""
 
 import sqlite3
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ class SessionStore:
     def __init__(self, path: Path) -> None:
         """Raises SessionsUnavailable."""
         self._filter = np.zeros(1 << FILTER_BITS, bool)
+        self._lock = threading.Lock()
+        """One at a time on the connection: a read within another's transaction would see rows that
+        may never be."""
         self._seen_row = 0
         self._seen_version = -1
         try:
@@ -53,30 +57,38 @@ class SessionStore:
     def highest(self, fingerprints: Fingerprints) -> DataClass:
         """The highest class that any of them was seen in. Raises SessionsUnavailable."""
         try:
-            self._refresh()
-            maybe = fingerprints[self._filter[_slots(fingerprints)]]
-            if not len(maybe):
-                return DataClass.PUBLIC
-            return max(map(self._ask, np.array_split(maybe, -(-len(maybe) // MAX_ASKED))))
+            with self._lock:
+                return self._highest(fingerprints)
         except sqlite3.Error as error:
             raise SessionsUnavailable(type(error).__name__) from None
+
+    def _highest(self, fingerprints: Fingerprints) -> DataClass:
+        self._refresh()
+        maybe = fingerprints[self._filter[_slots(fingerprints)]]
+        if not len(maybe):
+            return DataClass.PUBLIC
+        return max(map(self._ask, np.array_split(maybe, -(-len(maybe) // MAX_ASKED))))
 
     def add(self, fingerprints: Fingerprints, data_class: DataClass) -> None:
         """Returns when every gateway of the node can see them. Raises SessionsUnavailable."""
         rows = [(int(f), int(data_class)) for f in fingerprints.view(np.int64)]
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany(
-                    "INSERT OR IGNORE INTO raised (fingerprint, data_class) VALUES (?, ?)", rows
-                )
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
+            with self._lock:
+                self._insert(rows)
         except sqlite3.Error as error:
             raise SessionsUnavailable(type(error).__name__) from None
         self._filter[_slots(fingerprints)] = True
+
+    def _insert(self, rows: list[tuple[int, int]]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO raised (fingerprint, data_class) VALUES (?, ?)", rows
+            )
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
 
     def _ask(self, fingerprints: Fingerprints) -> DataClass:
         marks = ", ".join("?" * len(fingerprints))

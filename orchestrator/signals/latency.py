@@ -14,7 +14,7 @@ class LatencyWindow:
     """Quantiles and mean of what was added within the last `window_s` seconds."""
 
     def __init__(self, window_s: float) -> None:
-        self._window_s = window_s
+        self.window_s = window_s
         self._sketches: deque[tuple[float, DDSketch]] = deque()
 
     def add(self, values_s: Iterable[float], now_s: float) -> None:
@@ -27,7 +27,7 @@ class LatencyWindow:
     def merged(self, now_s: float, lower_bounds_s: Iterable[float] = ()) -> DDSketch:
         """The window as one sketch. `lower_bounds_s` are the ages of requests still waiting: they
         count as if they ended now, or a stalled pool would look fast for having no results."""
-        while self._sketches and self._sketches[0][0] < now_s - self._window_s:
+        while self._sketches and self._sketches[0][0] < now_s - self.window_s:
             self._sketches.popleft()
         merged = DDSketch()
         for _, sketch in self._sketches:

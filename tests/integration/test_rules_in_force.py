@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,12 +24,13 @@ from orchestrator.controller.follow import follow
 from orchestrator.controller.http import application
 from orchestrator.controller.loop import Controller
 from orchestrator.gateway.app import Gateway
+from orchestrator.gateway.sensitivity import Labels, Sensitivity
 from orchestrator.ledger.audit_verify import verify
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
 from tests.integration.engines import CONFIG, apply, serve_engine, serve_gateway, text
 
-SLOW = EngineSpec("m", ttft_s=0.001, itl_s=0.01, max_num_seqs=50)
+SLOW = EngineSpec("m", ttft_s=0.001, itl_s=0.01, max_num_seqs=50, max_model_len=100_000)
 
 
 class Stack:
@@ -48,12 +50,14 @@ class Stack:
         self.session, self.controller = session, controller
         self.keys: dict[str, str] = {}
 
-    async def ask(self, workload: str, tokens: int = 3, request_id: str = "r") -> tuple[int, str]:
+    async def ask(
+        self, workload: str, tokens: int = 3, request_id: str = "r", content: str = "Hello."
+    ) -> tuple[int, str]:
         async with self.session.post(
             f"{self.url}/v1/chat/completions",
             json={
                 "model": "m",
-                "messages": [{"role": "user", "content": "Hello."}],
+                "messages": [{"role": "user", "content": content}],
                 "max_tokens": tokens,
                 "stream": True,
             },
@@ -224,3 +228,56 @@ def test_every_attempt_is_on_record_and_can_be_made_again(tmp_path: Path, free_p
     trail = b"".join(f.read_bytes() for f in (tmp_path / "audit").rglob("*.jsonl"))
     assert b"Hello" not in trail
     assert b"sk-" not in trail
+
+
+def test_a_request_that_was_read_by_old_rules_is_read_again_by_the_new(
+    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the old rules its workload is restricted, under the new its content: never neither."""
+    read = Sensitivity.read
+    reading = threading.Event()
+
+    def slow(*arguments: Any) -> Labels:
+        labels = read(*arguments)
+        if not reading.is_set():
+            reading.set()
+            time.sleep(2)
+        return labels
+
+    async def test() -> None:
+        async with stack(tmp_path, free_port) as s:
+            s.change("max_body_bytes: 2000", "max_body_bytes: 200000")
+            apply(tmp_path)
+            await s.taken(version(tmp_path))
+            s.home.faults.append(broken())
+            monkeypatch.setattr(Sensitivity, "read", slow)
+            asked = asyncio.create_task(s.ask("closed", content="Hello " + "x" * 90_000))
+            while not reading.is_set():
+                await asyncio.sleep(0.01)
+            s.change(
+                "data_class: restricted\n    models: [m]\n    allowed_zones: [onprem]",
+                "data_class: public\n    models: [m]\n    markers: [Hello]\n"
+                "    allowed_zones: [onprem, cloud]",
+            )
+            apply(tmp_path)
+            await s.taken(version(tmp_path))
+            assert not asked.done()
+            assert (await asked)[0] == 503
+            assert s.home.received
+            assert not s.away.received
+
+    asyncio.run(test())
+
+
+def test_a_workload_that_is_no_more_is_refused(tmp_path: Path, free_port: int) -> None:
+    async def test() -> None:
+        async with stack(tmp_path, free_port) as s:
+            s.change("name: closed", "name: renamed")
+            key_file = tmp_path / "keys.yaml"
+            key_file.write_text(key_file.read_text().replace("closed", "renamed"))
+            apply(tmp_path)
+            await s.taken(version(tmp_path))
+            assert (await s.ask("closed"))[0] == 200  # the key speaks for the new name now
+            assert (await s.ask("open"))[0] == 200
+
+    asyncio.run(test())

@@ -1,5 +1,6 @@
 """A conversation once raised stays raised, however it is told again."""
 
+import random
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def test_whoever_sends_an_answered_history_again_goes_on_with_it(
     ratchet = fresh()
     conversation = ratchet.recognize("w", "", chat(*said))
     ratchet.keep(conversation, DataClass.RESTRICTED)
-    ratchet.keep_answer(conversation, answer, DataClass.RESTRICTED)
+    ratchet.keep_answer(conversation, Turn("assistant", answer), DataClass.RESTRICTED)
     again = chat(("system", "Be brief."), *said, ("assistant", answer), *more)
     assert recognized(ratchet, again) is DataClass.RESTRICTED
 
@@ -118,6 +119,55 @@ def test_what_everybody_says_raises_nobody() -> None:
     ratchet.keep(raised, DataClass.RESTRICTED)
     assert recognized(ratchet, chat(("user", template + "a harmless one"))) is DataClass.PUBLIC
     assert recognized(ratchet, chat(("user", SECRET))) is DataClass.RESTRICTED
+
+
+def test_what_one_conversation_repeats_in_every_turn_is_no_template() -> None:
+    ratchet = fresh()
+    history = [("user", SECRET)]
+    for number in range(5):
+        ratchet.seen_unraised(ratchet.recognize("w", "", chat(*history)))
+        history += [("assistant", f"Answer {number}."), ("user", f"Question {number}?")]
+    ratchet.keep(ratchet.recognize("w", "", chat(*history)), DataClass.RESTRICTED)
+    assert recognized(ratchet, chat(("user", SECRET))) is DataClass.RESTRICTED
+
+
+def test_many_rare_texts_do_not_make_a_secret_common() -> None:
+    ratchet = fresh()
+    rare = random.Random(0)
+    for _ in range(60):
+        text = "".join(rare.choices("abcdefghijklmnopqrstuvwxyz", k=200_000))
+        ratchet.seen_unraised(ratchet.recognize("w", "", chat(("user", text))))
+    text = "".join(rare.choices("abcdefghijklmnopqrstuvwxyz", k=50_000))
+    raised = ratchet.recognize("w", "", chat(("user", text)))
+    ratchet.keep(raised, DataClass.RESTRICTED)
+    places = [rare.randrange(len(text) - 300) for _ in range(200)]
+    found = [recognized(ratchet, chat(("user", text[p : p + 300]))) for p in places]
+    assert found.count(DataClass.RESTRICTED) == len(places)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [], "prompt": SECRET},
+        {"prompt": "Go on.", "suffix": SECRET},
+        {"messages": [{"role": "system", "content": f"Known so far: {SECRET}"}]},
+        {"messages": [], "documents": [{"text": SECRET}]},
+        {"messages": [{"role": "assistant", "content": "", "reasoning_content": SECRET}]},
+    ],
+)
+def test_a_quote_is_found_wherever_a_request_has_it(body: dict[str, Any]) -> None:
+    ratchet = fresh()
+    ratchet.keep(ratchet.recognize("w", "", chat(("user", SECRET))), DataClass.RESTRICTED)
+    assert recognized(ratchet, body) is DataClass.RESTRICTED
+
+
+def test_reasoning_that_a_client_leaves_out_does_not_hide_its_conversation() -> None:
+    ratchet = fresh()
+    first = ratchet.recognize("w", "", chat(("user", "hi")))
+    ratchet.keep(first, DataClass.RESTRICTED)
+    ratchet.keep_answer(first, Turn("assistant", "Hello.", aside="Hm."), DataClass.RESTRICTED)
+    later = chat(("user", "hi"), ("assistant", "Hello."), ("user", "And?"))
+    assert recognized(ratchet, later) is DataClass.RESTRICTED
 
 
 def test_a_system_prompt_is_nobodys_secret() -> None:

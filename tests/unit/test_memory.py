@@ -7,19 +7,25 @@ import pytest
 from orchestrator.capacity.planner import Observation, plan
 from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.policy.snapshot import BurstPhase, BurstState
+from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState
 from tests.worlds import small
-
-NOTHING = Observation({}, {}, {}, {}, 0)
 
 
 def burst(pool: str, phase: BurstPhase = BurstPhase.BURSTING) -> BurstState:
     return BurstState(phase=phase, pool=pool, since_s=1)
 
 
-def planned(memory: Memory, catalogue: Catalogue) -> dict[str, int]:
+def planned(memory: Memory, catalogue: Catalogue, open_in_cloud: int = 0) -> dict[str, int]:
+    cloud = EndpointState(ready_replicas=1, inflight={"g": open_in_cloud})
+    observation = Observation(
+        endpoints={"cloud-gpu/m-fp16": cloud},
+        replicas=memory.targets,
+        quotes={},
+        budget_left_usd={},
+        oldest_snapshot=7,
+    )
     return plan(
-        catalogue, NOTHING, memory.bursts, memory.targets, memory.draining_published, 100
+        catalogue, observation, memory.bursts, memory.targets, memory.draining_published, 100
     ).targets
 
 
@@ -45,20 +51,31 @@ def test_a_file_that_is_not_whole_is_refused_but_a_fresh_start_needs_only_what_w
 
 def test_a_burst_that_the_configuration_still_has_is_kept() -> None:
     memory = Memory(bursts={"assistant": burst("cloud-gpu")}, targets={"cloud-gpu/m-fp16": 2})
-    memory.forget_unknown(small())
+    memory.follow(small(), 100)
     assert planned(memory, small()) == {"home-gpu/m-fp16": 1, "cloud-gpu/m-fp16": 2}
 
 
 def test_what_the_configuration_has_no_more_is_forgotten() -> None:
     memory = Memory(
-        bursts={
-            "assistant": burst("a-pool-of-old"),
-            "records": burst("cloud-gpu"),
-            "a-workload-of-old": burst("cloud-gpu", BurstPhase.DRAINING),
-        },
+        bursts={"assistant": burst("a-pool-of-old"), "records": BurstState()},
         targets={"a-pool-of-old/m-fp16": 2, "home-gpu/m-fp16": 1},
         draining_published={"a-workload-of-old": 3},
     )
-    memory.forget_unknown(small())
+    memory.follow(small(), 100)
     assert memory == Memory(targets={"home-gpu/m-fp16": 1})
     assert planned(memory, small()) == {"home-gpu/m-fp16": 1, "cloud-gpu/m-fp16": 0}
+
+
+@pytest.mark.parametrize("workload", ["records", "a-workload-of-old"])
+def test_a_burst_that_the_rules_have_no_more_drains_under_no_live_stream(workload: str) -> None:
+    memory = Memory(bursts={workload: burst("cloud-gpu")}, targets={"cloud-gpu/m-fp16": 1})
+    memory.follow(small(), 100)
+    assert memory.bursts[workload].phase is BurstPhase.DRAINING
+    assert memory.bursts[workload].since_s == 100
+    for open_streams, published, target in (
+        (3, {workload: 5}, 1),
+        (0, {}, 1),
+        (0, {workload: 5}, 0),
+    ):
+        memory.draining_published = published
+        assert planned(memory, small(), open_streams)["cloud-gpu/m-fp16"] == target

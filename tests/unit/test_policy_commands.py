@@ -150,7 +150,7 @@ def test_apply_says_who_still_holds_the_old_version(
     monkeypatch.setattr("orchestrator.cli.apply.TAKEN_WITHIN_S", 0)
     late = {"config_version": version, "gateways": {"a": {"config_version": "old"}, "b": {}}}
     monkeypatch.setattr("orchestrator.cli.apply.live_state", lambda loaded: late)
-    assert "gateway a (old)" in cli("apply", cli.source)
+    assert "gateway a (old)" in cli("apply", cli.source, code=1)
 
 
 def test_explain_tells_where_each_rule_comes_from(cli: Orchestrator, tmp_path: Path) -> None:
