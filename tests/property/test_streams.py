@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,21 +15,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.classify import Classification, Classifier
 from orchestrator.config.data_class import DataClass
-from orchestrator.config.spec import Key
+from orchestrator.config.spec import ClassifierSpec, Key
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.relay import Call, Relay
 from orchestrator.gateway.request import parse
+from orchestrator.gateway.rules import Rules
+from orchestrator.gateway.sensitivity import Labels
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import UpstreamFailed
 from orchestrator.ledger.usage import UsageRecord
+from orchestrator.policy.view import View
+from orchestrator.sessions.turns import Turn
 from tests.worlds import small, snapshot
 
 KEY = Key(id="aaaaaaaa", workload="records", sha256="0" * 64, created_at=datetime.now(UTC))
 REQUEST = parse("/v1/chat/completions", b'{"model":"m","messages":[1],"stream":true}')
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+RULES = Rules(small(), Classifier(ClassifierSpec(), {}), Path())
 EXCHANGE = SimpleNamespace(
-    catalogue=small(), snapshot=snapshot(), gateway_id="g", snapshot_age_s=0.0
+    rules=RULES,
+    catalogue=RULES.catalogue,
+    view=View(RULES.catalogue, snapshot(), "g"),
+    snapshot_age_s=0.0,
+)
+LABELS = Labels(
+    DataClass.PUBLIC, DataClass.PUBLIC, Classification(DataClass.PUBLIC), conversation=None
 )
 
 
@@ -53,6 +66,8 @@ class Outcome:
     ended: bool = False
     refused: ApiError | None = None
     records: list[UsageRecord] = field(default_factory=list)
+    remembered: str = ""
+    """Of the answer, for its conversation to be known by."""
 
 
 def chunk(choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -130,10 +145,20 @@ def relayed(chunks: list[bytes], end: UpstreamFailed | None) -> Outcome:
             outcome.ended = not message["more_body"]
 
     async def inside() -> None:
-        ledger = SimpleNamespace(append=outcome.records.append)
-        relay = Relay(EXCHANGE, SimpleNamespace(send=send), Telemetry(), ledger)
+        def remember(_: Labels, turn: Turn) -> None:
+            outcome.remembered += turn.text
+
+        telemetry = Telemetry()
+        telemetry.inflight.follow(RULES.catalogue)
+        relay = Relay(
+            EXCHANGE,  # type: ignore[arg-type]
+            SimpleNamespace(send=send),  # type: ignore[arg-type]
+            SimpleNamespace(remember=lambda *_: True, remember_answer=remember),  # type: ignore[arg-type]
+            SimpleNamespace(decided=lambda *_: True, used=outcome.records.append),  # type: ignore[arg-type]
+            telemetry,
+        )
         now_s = asyncio.get_running_loop().time()
-        call = Call("id", KEY, DataClass.PUBLIC, REQUEST, to_client, now_s)
+        call = Call("id", KEY, RULES, LABELS, "", REQUEST, to_client, now_s)
         try:
             await relay.run(call)
         except ApiError as error:
@@ -168,6 +193,7 @@ def test_a_whole_stream_passes_whole_however_it_is_cut_into_pieces(
 ) -> None:
     outcome = relayed(pieces(b"".join(stream.events), cuts), None)
     assert read(outcome.sent) == (stream.text, ["[DONE]"])
+    assert outcome.remembered == stream.text
     (record,) = outcome.records
     assert (record.outcome, record.usage_source) == ("complete", "engine")
     assert (record.prompt_tokens, record.completion_tokens) == (11, 7)
@@ -189,6 +215,8 @@ def test_a_spoiled_stream_passes_a_beginning_once_and_ends_typed(
     outcome = relayed(pieces(whole[:end] + garbage, cuts), failure)
     text, others = read(outcome.sent)
     assert stream.text.startswith(text)
+    # What the client has, it may quote; more than that it may have been is remembered too.
+    assert outcome.remembered.startswith(text)
     assert b"secret" not in outcome.sent
     if outcome.refused is not None:
         assert outcome.refused.status == 503
