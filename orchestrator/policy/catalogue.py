@@ -93,6 +93,12 @@ class Catalogue:
         """Filled as they are asked for; bounded by the configuration."""
         return {}
 
+    @cached_property
+    def weights(self) -> tuple[tuple[str, float], ...]:
+        """Of the scores, by their names."""
+        weights = self.configuration.policy.weights
+        return tuple((name, getattr(weights, name)) for name in type(weights).model_fields)
+
     def counts(self, by_endpoint: Mapping[str, int]) -> Ints:
         """By candidate number. Endpoints that are not configured are left out."""
         counts = np.zeros(len(self.candidates), np.int64)

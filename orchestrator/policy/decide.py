@@ -1,11 +1,11 @@
 """Where a request runs, and why."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 
 from orchestrator.config.data_class import DataClass
-from orchestrator.config.spec import Weights
 from orchestrator.policy import grant
 from orchestrator.policy.arrays import Bools, Floats
 from orchestrator.policy.candidate import Candidate
@@ -98,7 +98,7 @@ def decide(facts: Facts, view: View) -> Decision:
         return Decision(None, data_class, catalogue.version, question)
 
     passes = _passes(question)
-    total = _total(question, catalogue.configuration.policy.weights)
+    total = _total(question, catalogue.weights)
     total[~passes] = NEVER
     best = total.argmin()
     if not passes[best]:
@@ -125,10 +125,10 @@ def _passes(question: Question) -> Bools:
     return passes
 
 
-def _total(question: Question, weights: Weights) -> Floats:
+def _total(question: Question, weights: Iterable[tuple[str, float]]) -> Floats:
     total: Floats | None = None
-    for name, module in SCORES:
-        score = module.score(question, getattr(weights, name))
+    for name, weight in weights:
+        score = SCORES[name].score(question, weight)
         if total is None:
             total = score
         elif score is not None:
@@ -141,8 +141,8 @@ def _verdicts(question: Question) -> tuple[Verdict, ...]:
     selection = question.selection
     verdicts = [Verdict(r.candidate, r.code, r.sentence, None) for r in selection.rejected]
     masks = [(code, c, c.feasible(question)) for code, c in MOMENTARY]
-    weights = question.view.catalogue.configuration.policy.weights
-    parts = {name: module.score(question, getattr(weights, name)) for name, module in SCORES}
+    weights = question.view.catalogue.weights
+    parts = {name: SCORES[name].score(question, weight) for name, weight in weights}
     total = _total(question, weights)
     for position, candidate in enumerate(selection.candidates):
         for code, constraint, mask in masks:

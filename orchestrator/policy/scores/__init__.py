@@ -6,11 +6,12 @@ The lowest sum wins; of equal sums, the endpoint whose name comes first.
 
 from orchestrator.policy.scores import affinity, cost, headroom, itl, ttft, zone
 
-SCORES = (
-    ("ttft", ttft),
-    ("itl", itl),
-    ("cost", cost),
-    ("zone", zone),
-    ("headroom", headroom),
-    ("affinity", affinity),
-)
+SCORES = {
+    "ttft": ttft,
+    "itl": itl,
+    "cost": cost,
+    "zone": zone,
+    "headroom": headroom,
+    "affinity": affinity,
+}
+"""By the names of their weights."""
