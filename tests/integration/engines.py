@@ -156,6 +156,7 @@ async def world(
     away: str | Handler = "",
     total_s: float = 60,
     max_open: int = 100,
+    home_is_dead: bool = False,
 ) -> AsyncIterator[World]:
     """`home` and `away` are faults, as `Fault.parse` takes them, or answer in an engine's place."""
     home_engine, away_engine = (
@@ -170,7 +171,7 @@ async def world(
     )
     async with serve(home_app) as home_url, serve(away_app) as away_url:
         text = CONFIG.format(
-            home=home_url,
+            home="http://127.0.0.1:9" if home_is_dead else home_url,
             away=away_url,
             controller="http://127.0.0.1:9",
             total_s=total_s,

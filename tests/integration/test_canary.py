@@ -100,6 +100,24 @@ def test_whatever_happens_at_home_sensitive_content_is_not_sent_away(
     run(tmp_path, test, home=fault)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_with_home_dead_sensitive_content_is_refused_and_harmless_content_sent_away(
+    tmp_path: Path, stream: bool
+) -> None:
+    async def inside() -> None:
+        async with world(tmp_path, home_is_dead=True, total_s=2) as w:
+            for _ in range(4):  # often enough to eject it
+                status, _ = await ask(w, said(f"Transfer it to {IBAN}.") | {"stream": stream})
+                assert status == 503
+                status, _ = await ask(w, said(MARKED) | {"stream": stream}, data_class="restricted")
+                assert status == 503
+            assert not w.away.received
+            assert (await ask(w, said(HARMLESS) | {"stream": stream}))[0] == 200
+            assert w.away.received
+
+    asyncio.run(inside())
+
+
 @pytest.mark.parametrize("fault", FAIL_OVER)
 def test_under_the_same_failures_harmless_content_is_sent_away(tmp_path: Path, fault: str) -> None:
     async def test(w: World) -> None:
