@@ -10,7 +10,7 @@ import typer
 from orchestrator.cli.app import app, configuration_error, refuse
 from orchestrator.cli.checks import check
 from orchestrator.cli.options import Config
-from orchestrator.cli.stack import steps
+from orchestrator.cli.stack import interrupt_on_polite_kill, steps
 from orchestrator.config.load import ConfigurationError, state_directory
 from orchestrator.replay import trace as traces
 from orchestrator.replay.trace import TraceError
@@ -39,7 +39,7 @@ def demo(
     from orchestrator.cli.scene import play, show_checks
 
     state = state_directory()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt_on_polite_kill()
     try:
         arrivals = traces.read(trace) if trace else traces.synthetic_conversation(600, seed=0)
         with steps() as step:

@@ -31,8 +31,7 @@ def up(
     from orchestrator.stack.up import up as start
 
     state = state_directory()
-    # A polite kill must clean up as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt_on_polite_kill()
     serving = False
     try:
         with steps() as step:
@@ -91,6 +90,13 @@ def controller(
         run(state_directory(), fresh)
     except ConfigurationError as error:
         raise configuration_error(error, False) from None
+
+
+def interrupt_on_polite_kill() -> None:
+    """SIGTERM cleans up as Ctrl-C does, and Ctrl-C also where a shell that started this in the
+    background had it ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 class steps:

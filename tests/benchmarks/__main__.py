@@ -30,6 +30,7 @@ from rich.progress import track
 from rich.table import Table
 
 from orchestrator.cli.checks import check
+from orchestrator.cli.stack import interrupt_on_polite_kill
 from orchestrator.config.load import Loaded, load, state_directory
 from orchestrator.gateway.app import Gateway
 from orchestrator.gateway.server import listen, server
@@ -54,7 +55,7 @@ def main() -> None:
     if options.serve_bare:
         server(Gateway(state)).run(sockets=[listen(BARE)])
         return
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt_on_polite_kill()
     try:
         # A copy, since `up` writes keys beside the configuration.
         config = shutil.copytree(CONFIG, _config(state), dirs_exist_ok=True)
