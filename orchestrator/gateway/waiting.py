@@ -1,24 +1,27 @@
 """Requests that wait for a replica: woken at every new snapshot, the most important first."""
 
 import asyncio
-from heapq import heappop, heappush
-from itertools import count
 
 
 class WaitingRoom:
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._number = count()
+        self._waiting: dict[asyncio.Future[None], int] = {}
+        """By when they came, each with its priority."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     async def wait(self, priority: int, timeout_s: float) -> None:
         """Returns at the next `wake`, or when the time is over."""
         turn = asyncio.get_running_loop().create_future()
-        heappush(self._waiting, (-priority, next(self._number), turn))
-        await asyncio.wait([turn], timeout=timeout_s)
-        turn.cancel()
+        self._waiting[turn] = priority
+        try:
+            await asyncio.wait([turn], timeout=timeout_s)
+        finally:
+            self._waiting.pop(turn, None)
 
     def wake(self) -> None:
-        while self._waiting:
-            turn = heappop(self._waiting)[2]
-            if not turn.done():
-                turn.set_result(None)
+        # The loop goes on with them in the order in which they are told.
+        for turn in sorted(self._waiting, key=lambda turn: -self._waiting[turn]):
+            turn.set_result(None)
+        self._waiting.clear()
