@@ -173,8 +173,6 @@ def test_rules_that_are_broken_never_replace_good_ones(tmp_path: Path, free_port
             s.change("allowed_zones: [onprem]", "allowed_zones: [onprem, cloud]")
             copy = PolicyStore(tmp_path).files(good) / "all.yaml"
             copy.write_bytes((tmp_path / "all.yaml").read_bytes())
-            await asyncio.sleep(1)
-            assert s.controller.config_version == good
             with pytest.raises(ConfigurationError, match="altered"):
                 Gateway(tmp_path)
             s.home.faults.append(broken())

@@ -117,6 +117,8 @@ class Faults(RuleBasedStateMachine):
             smaller_variant=smaller,
         )
         true_class = max(workload.data_class, claimed, session, TEXTS[text])
+        if self.age_s:
+            true_class = DataClass.RESTRICTED  # nobody vouches for the state any more
         self._attempts(facts, true_class, workload.allowed_zones, data)
 
     def _attempts(
