@@ -1,6 +1,5 @@
 """`explain`: the decision for a request, and the rules that made it."""
 
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +14,12 @@ from orchestrator.cli.policy import live_snapshot
 from orchestrator.cli.recorded import NotRepeatable, repeat
 from orchestrator.cli.requests import RequestError, read_request
 from orchestrator.config.load import ConfigurationError, Loaded, load, state_directory
+from orchestrator.config.probes import Fleet
 from orchestrator.ledger.audit_read import AuditError
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.decide import decide
 from orchestrator.policy.explain import explain as explained
-from orchestrator.policy.snapshot import EndpointState, Snapshot
+from orchestrator.policy.situation import imagine
 from orchestrator.policy.view import View
 
 
@@ -67,7 +67,8 @@ def explain(
             highlight=False,
             soft_wrap=True,
         )
-    decision = decide(facts, View(catalogue, live or _at_rest(catalogue)))
+    snapshot = live or imagine(catalogue, Fleet(), facts.workload)
+    decision = decide(facts, View(catalogue, snapshot))
     result = explained(decision) | {"rules": rules(loaded, facts.workload)}
     if as_json:
         print_json(result)
@@ -123,14 +124,6 @@ def rules(loaded: Loaded, workload: str) -> dict[str, dict[str, Any]]:
             source = "workload" if field in spec.model_fields_set else "default"
         found[field] = {"value": value, "from": source}
     return found
-
-
-def _at_rest(catalogue: Catalogue) -> Snapshot:
-    endpoints = {
-        endpoint: EndpointState(ready_replicas=candidate.pool.min_replicas)
-        for endpoint, candidate in catalogue.candidates.items()
-    }
-    return Snapshot(config_version=catalogue.version, created_at_s=time.time(), endpoints=endpoints)
 
 
 def _show(result: dict[str, Any], source: str) -> None:

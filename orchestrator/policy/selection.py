@@ -39,8 +39,6 @@ class Selection:
     """By endpoint."""
     max_model_len: Ints
     shortest_model_len: int
-    burst: Bools
-    """On burst pools of the workload."""
     while_at_home: Bools
     while_bursting: dict[str, Bools]
     """Who takes part while the workload bursts to a pool, by that pool."""
@@ -88,7 +86,6 @@ def select(
         position={c.endpoint: position for position, c in enumerate(kept)},
         max_model_len=np.array([c.variant.max_model_len for c in kept], np.int64),
         shortest_model_len=min((c.variant.max_model_len for c in kept), default=0),
-        burst=burst,
         while_at_home=~burst,
         while_bursting={
             pool: ~burst | np.array([c.pool.name == pool for c in kept], bool) for pool in away
