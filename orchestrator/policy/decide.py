@@ -93,7 +93,7 @@ def decide(facts: Facts, view: View) -> Decision:
     if facts.model not in catalogue.workloads[facts.workload].models:
         return Decision(None, data_class, catalogue.version, None)
     selection = catalogue.selection(facts.workload, facts.model, data_class, facts.smaller_variant)
-    question = Question(facts, data_class, selection, view)
+    question = Question(facts, selection, view)
     if not selection.candidates:
         return Decision(None, data_class, catalogue.version, question)
 

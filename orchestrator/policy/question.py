@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from orchestrator.config.data_class import DataClass
 from orchestrator.policy.arrays import Floats
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.selection import Selection
@@ -13,7 +12,6 @@ class Question:
     """Arrays have one element for each candidate of the selection."""
 
     __slots__ = (
-        "data_class",
         "facts",
         "load",
         "ready",
@@ -26,12 +24,8 @@ class Question:
         "view",
     )
 
-    def __init__(
-        self, facts: Facts, data_class: DataClass, selection: Selection, view: View
-    ) -> None:
+    def __init__(self, facts: Facts, selection: Selection, view: View) -> None:
         self.facts = facts
-        self.data_class = data_class
-        """The effective class: the highest of all labels."""
         self.selection = selection
         self.view = view
         self.ready: Floats

@@ -153,8 +153,13 @@ class RayPools:
 
 
 def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
-    """A direct-streaming Serve application that runs one variant with vLLM."""
+    """A direct-streaming Serve application that runs one variant with vLLM.
+
+    Raises PoolError for a variant with an adapter: its base must not answer in its name.
+    """
     variant = candidate.variant
+    if variant.lora is not None:
+        raise PoolError(f"{candidate.endpoint}: Ray pools load no adapters; merge it into weights")
     on_cpu = candidate.pool.accelerator == "CPU"
     llm_config: dict[str, Any] = {
         "model_loading_config": {

@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from orchestrator.config.spec import Cluster
-from orchestrator.policy.catalogue import Candidate
-from orchestrator.pools.ray import RayPools, Replicas, llm_application
+from orchestrator.policy.candidate import Candidate
+from orchestrator.pools.ray import PoolError, RayPools, Replicas, llm_application
 from tests.integration.engines import scripted, serve
 from tests.worlds import small
 
@@ -74,3 +74,9 @@ def test_a_replica_is_spread_over_the_gpus_that_it_is_charged_for() -> None:
 
 def _route(candidate: Candidate) -> str:
     return f"/pools/{candidate.endpoint}"
+
+
+def test_a_base_never_answers_in_the_name_of_its_adapter() -> None:
+    variant = CANDIDATE.variant.model_copy(update={"lora": "org/adapter"})
+    with pytest.raises(PoolError, match="adapter"):
+        llm_application(replace(CANDIDATE, variant=variant), 1)
