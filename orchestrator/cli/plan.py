@@ -12,10 +12,17 @@ from rich.table import Table
 from orchestrator.cli.app import Json, app, configuration_error, out, print_json, refuse
 from orchestrator.cli.checks import check
 from orchestrator.cli.explain import readable
-from orchestrator.cli.requests import RequestError, read_requests, read_trace
+from orchestrator.cli.requests import (
+    MOST_RECORDED,
+    RequestError,
+    read_recorded,
+    read_requests,
+    read_trace,
+)
 from orchestrator.config.diff import Difference, differences
 from orchestrator.config.load import ConfigurationError, Loaded, load, state_directory
 from orchestrator.config.store import PolicyStore
+from orchestrator.ledger.audit_read import AuditError
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.plan import Group, Move, Outcome, Plan, situations, typical_requests
 from orchestrator.policy.plan import plan as planned
@@ -38,18 +45,21 @@ def plan(
         Path | None,
         typer.Option(help="CSV or CSV.gz with arrival_s,prompt_tokens,output_tokens[,workload]."),
     ] = None,
+    recorded: Annotated[
+        bool, typer.Option(help=f"The last {MOST_RECORDED:,} requests of the audit trail.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """What would change: the configuration, who would move where and why, and what data may newly
     reach a zone.
 
     Requests are decided under both rules in several situations: at rest, all ready, bursting, home
-    down. Without --requests and --replay they are of every workload, model and data class.
+    down. Unless told whose, they are of every workload, model and data class.
     """
     if (directory is None) != rollback or (against and rollback):
         raise refuse("give either a configuration directory or --rollback", 2)
-    if requests and replay:
-        raise refuse("give --requests or --replay, not both", 2)
+    if sum(map(bool, (requests, replay, recorded))) > 1:
+        raise refuse("give one of --requests, --replay and --recorded", 2)
     try:
         before, after = _sides(directory, against)
         old = Catalogue(before.configuration, before.version)
@@ -59,11 +69,13 @@ def plan(
             asked = read_requests(requests, models)
         elif replay:
             asked = read_trace(replay, models)
+        elif recorded:
+            asked = read_recorded(state_directory() / "audit", models, old)
         else:
             asked = typical_requests(old, new)
     except ConfigurationError as error:
         raise configuration_error(error, as_json) from None
-    except (RequestError, TraceError) as error:
+    except (RequestError, TraceError, AuditError) as error:
         raise refuse(error, 2) from None
     old_views, new_views = situations(old, new, {**_prices(after), **_prices(before)})
     found = planned(asked, (old, old_views), (new, new_views))

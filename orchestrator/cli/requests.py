@@ -3,17 +3,26 @@
 import csv
 import gzip
 from collections.abc import Iterator, Mapping, Sequence
+from heapq import nlargest
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec import DataClassLabel
+from orchestrator.ledger.audit import DecisionRow
+from orchestrator.ledger.audit_read import rows as read_rows
+from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.facts import Facts
+from orchestrator.policy.facts_record import LABELS, recall
 from orchestrator.replay import trace as traces
 
 Models = Mapping[str, Sequence[str]]
 """By workload, the models that it may use."""
+
+MOST_RECORDED = 10_000
+ASKED = ("workload", "model", *LABELS, "max_tokens", "prompt_tokens")
+"""Recorded facts that are of the request, and not of the moment."""
 
 
 class RequestError(Exception):
@@ -76,6 +85,24 @@ def read_trace(file: Path, models: Models) -> list[Facts]:
             )
         )
         turns[workload] += 1
+    return found
+
+
+def read_recorded(trail: Path, models: Models, catalogue: Catalogue) -> list[Facts]:
+    """What was asked last, by the audit trail: who, for what, with which labels and how long. What
+    was so only then, such as the load, is left out; and so are callers that are no more.
+
+    Raises RequestError for a trail without any, AuditError for one that cannot be read.
+    """
+    rows = (r for r in read_rows(trail) if isinstance(r, DecisionRow) and r.attempt == 1)
+    latest = nlargest(MOST_RECORDED, rows, key=lambda row: row.time_s)
+    found = [
+        recall({name: row.facts[name] for name in ASKED if name in row.facts}, catalogue)
+        for row in latest
+        if row.facts["model"] in models.get(row.workload, ())
+    ]
+    if not found:
+        raise RequestError(f"{trail}: no request is on record yet; give --requests or --replay")
     return found
 
 

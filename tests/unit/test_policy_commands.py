@@ -1,6 +1,7 @@
 """`plan`, `apply` and `explain` at the command line: what they say, and their exit codes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,25 @@ from typer.testing import CliRunner
 
 from orchestrator.cli.app import app
 from orchestrator.config.load import load
+from orchestrator.ledger.audit import AuditLog, DecisionRow
 from tests.unit.test_config import copy
+
+DECIDED = DecisionRow(
+    time_s=1,
+    request_id="r",
+    attempt=1,
+    workload="assistant",
+    key_id="k",
+    data_class="internal",
+    facts={},
+    candidates="",
+    chosen=None,
+    zone=None,
+    denied=None,
+    policy_version="v",
+    snapshot_version=1,
+    quote=None,
+)
 
 
 class Orchestrator:
@@ -98,6 +117,26 @@ def test_plan_takes_requests_and_traces_from_files(cli: Orchestrator, tmp_path: 
     )
     (group,) = cli.json("plan", cli.source, "--replay", trace)["groups"]
     assert group["workload"] == "records"
+
+
+def test_plan_takes_the_requests_that_were_decided(cli: Orchestrator, tmp_path: Path) -> None:
+    cli("apply", cli.source)
+    assert "no request is on record" in cli("plan", cli.source, "--recorded", code=2)
+    asked = [
+        {"workload": "assistant", "model": "tiny", "content": "confidential", "inflight": {"x": 3}},
+        {"workload": "assistant", "model": "tiny", "max_tokens": 9000},
+        {"workload": "of-old", "model": "tiny"},
+        {"workload": "assistant", "model": ""},
+    ]
+    with AuditLog(tmp_path / "state" / "audit", "g") as log:
+        for number, facts in enumerate(asked):
+            for attempt in (1, 2):
+                row = replace(DECIDED, workload=facts["workload"], facts=facts, attempt=attempt)
+                log.append(replace(row, request_id=f"r-{number}"))
+    (group,) = cli.json("plan", cli.source, "--recorded")["groups"]
+    assert group["requests"] / 4 == 2, "each in four situations"
+    assert "context_length" in group["before"]["denied"]
+    assert set(group["before"]["data_classes"]) == {"internal", "confidential"}
 
 
 @pytest.mark.parametrize(
