@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 
 from orchestrator.config.keys import match
 from orchestrator.config.spec import Key
+from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.errors import ApiError
 
 
 def authenticate(
     keys: Mapping[str, Key], workloads: Container[str], authorization: bytes | None
-) -> Key:
-    """The key behind an `Authorization: Bearer` header. Raises ApiError 401.
+) -> Caller:
+    """Whose key is behind an `Authorization: Bearer` header. Raises ApiError 401.
 
     A key of a workload that is not known, or not any more, opens nothing.
     """
@@ -28,4 +29,4 @@ def authenticate(
         raise ApiError(
             401, "invalid_api_key", "The API key is wrong or expired.", "authentication_error"
         )
-    return key
+    return Caller(key.id, key.workload)

@@ -8,25 +8,21 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from orchestrator.config.spec import Gateway as Spec
-from orchestrator.config.spec import Key
 from orchestrator.gateway.access import authenticate
+from orchestrator.gateway.call import Call
+from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.errors import ApiError, ClientGone
 from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.intake import Intake
 from orchestrator.gateway.records import Records
-from orchestrator.gateway.relay import Call, Relay
-from orchestrator.gateway.request import (
-    ENDPOINTS,
-    claimed_data_class,
-    parse,
-    session_id_of,
-)
+from orchestrator.gateway.relay import Relay
+from orchestrator.gateway.request import ENDPOINTS
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Upstreams
@@ -43,8 +39,6 @@ log = logging.getLogger("orchestrator.gateway")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 BODY_TIMEOUT_S = 30
-LARGE_BYTES = 64 * 1024
-"""Bodies above this are read in a thread."""
 SESSION_KEY = "ORCHESTRATOR_SESSION_KEY"
 """Environment variable with the secret that conversations are recognized by. Whoever changes it
 forgets which conversations were raised."""
@@ -62,6 +56,7 @@ class Gateway:
         self._exchange = Exchange(state, self._telemetry, self._audit_head)
         self._ratchet = Ratchet(state / "sessions.sqlite", _session_key())
         self._sensitivity = Sensitivity(self._ratchet)
+        self._intake = Intake(self._exchange, self._sensitivity)
         self._ledger = UsageLedger(state / "ledger.sqlite")
         self._audit = AuditLog(state / "audit", self._exchange.gateway_id)
         self._records = Records(self._ledger, self._audit)
@@ -102,34 +97,20 @@ class Gateway:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, headers = scope["path"], dict(scope["headers"])
         request_id = request_id_of(headers.get(b"x-request-id"))
-        key: Key | None = None
+        caller: Caller | None = None
         call: Call | None = None
         status = 499
         try:
             if path in ENDPOINTS:
                 _allow(scope, "POST")
                 started_s = time.monotonic()
-                key = self._authenticate(headers)
+                caller = self._authenticate(headers)
                 with self._place():
                     raw = await _body(
                         headers.get(b"content-length"), receive, self.spec.max_body_bytes
                     )
-                    request = parse(path, raw)
-                    rules, session_id = self._exchange.rules, session_id_of(headers)
-                    claimed = claimed_data_class(scope["headers"])
-                    read = partial(
-                        self._sensitivity.read,
-                        rules.classifier,
-                        key.workload,
-                        claimed,
-                        session_id,
-                        request.content,
-                    )
-                    # Others should not wait for a large one.
-                    large = len(request.body) > LARGE_BYTES
-                    labels = await asyncio.to_thread(read) if large else read()
-                    call = Call(
-                        request_id, key, rules, labels, session_id, request, send, started_s
+                    call = await self._intake.read(
+                        request_id, caller, path, scope["headers"], raw, send, started_s
                     )
                     assert self._relay is not None, "the server runs the lifespan first"
                     with _while_connected(receive):
@@ -153,9 +134,9 @@ class Gateway:
             status = 200
         finally:
             if path not in PROBES:
-                self._count(key, call, status)
+                self._count(caller, call, status)
 
-    def _authenticate(self, headers: dict[bytes, bytes]) -> Key:
+    def _authenticate(self, headers: dict[bytes, bytes]) -> Caller:
         exchange = self._exchange
         return authenticate(
             exchange.keys, exchange.catalogue.workloads, headers.get(b"authorization")
@@ -193,8 +174,8 @@ class Gateway:
             body = self._telemetry.exposition(self._exchange.snapshot.version, self._records.lost)
             await self._answer(200, b"text/plain; version=0.0.4", body, send, request_id)
         else:
-            key = self._authenticate(headers)
-            await self._models(key.workload, path, send, request_id)
+            caller = self._authenticate(headers)
+            await self._models(caller.workload, path, send, request_id)
 
     async def _ready(self, send: Send, request_id: str) -> None:
         """Ready when some endpoint is: a gateway in front of nothing should get no traffic."""
@@ -243,9 +224,9 @@ class Gateway:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _count(self, key: Key | None, call: Call | None, status: int) -> None:
+    def _count(self, caller: Caller | None, call: Call | None, status: int) -> None:
         """With what was known of the request when it ended."""
-        workload = key.workload if key else ""
+        workload = caller.workload if caller else ""
         if call is None:
             self._telemetry.answered(workload, "", "", "", status)
             return

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from orchestrator.gateway import upstream
-from orchestrator.gateway.relay import Relay
+from orchestrator.gateway.placement import Placement
 from tests.integration.engines import Handler, World, text, world
 
 ANSWER = " t0 t1 t2"
@@ -373,7 +373,7 @@ def test_a_failure_of_our_own_is_told_without_its_reason_and_counted(
     def broken(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(Relay, "_decide", broken)
+    monkeypatch.setattr(Placement, "_decide", broken)
 
     async def test(w: World) -> None:
         async with w.post() as answer:

@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +16,11 @@ from hypothesis import strategies as st
 
 from orchestrator.classify import Classification, Classifier
 from orchestrator.config.data_class import DataClass
-from orchestrator.config.spec import ClassifierSpec, Key
+from orchestrator.config.spec import ClassifierSpec
+from orchestrator.gateway.call import Call
+from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.errors import ApiError
-from orchestrator.gateway.relay import Call, Relay
+from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.request import parse
 from orchestrator.gateway.rules import Rules
 from orchestrator.gateway.sensitivity import Labels
@@ -30,7 +31,7 @@ from orchestrator.policy.view import View
 from orchestrator.sessions.turns import Turn
 from tests.worlds import small, snapshot
 
-KEY = Key(id="aaaaaaaa", workload="records", sha256="0" * 64, created_at=datetime.now(UTC))
+CALLER = Caller("aaaaaaaa", "records")
 REQUEST = parse("/v1/chat/completions", b'{"model":"m","messages":[1],"stream":true}')
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 RULES = Rules(small(), Classifier(ClassifierSpec(), {}), Path())
@@ -158,7 +159,7 @@ def relayed(chunks: list[bytes], end: UpstreamFailed | None) -> Outcome:
             telemetry,
         )
         now_s = asyncio.get_running_loop().time()
-        call = Call("id", KEY, RULES, LABELS, "", REQUEST, to_client, now_s)
+        call = Call("id", CALLER, RULES, LABELS, "", REQUEST, to_client, now_s)
         try:
             await relay.run(call)
         except ApiError as error:

@@ -1,0 +1,55 @@
+"""A request on its way, and each attempt to have it answered."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.gateway.answers import Answer
+from orchestrator.gateway.caller import Caller
+from orchestrator.gateway.request import InferenceRequest
+from orchestrator.gateway.rules import Rules
+from orchestrator.gateway.sensitivity import Labels
+from orchestrator.gateway.usage import Usage
+from orchestrator.policy.grant import Grant
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Call:
+    """A request on its way, with what has become of it."""
+
+    request_id: str
+    caller: Caller
+    rules: Rules
+    """By which it was read."""
+    labels: Labels
+    session_id: str
+    request: InferenceRequest
+    send: Send
+    started_s: float
+    """Of the monotonic clock, like every time here."""
+    status: int = 0
+    """The status that was sent to the client, 0 before that."""
+    zone: str = ""
+    pool: str = ""
+    answer_is_kept: bool = False
+    """Its conversation is above the workload's own class."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    grant: Grant
+    number: int
+    started_s: float
+    first_token_s: float | None = None
+    usage: Usage | None = None
+    chunks: int = 0
+    """Content events passed on; the count of tokens when the engine gives no usage."""
+    outcome: str = "cancelled"
+    said: Answer = field(default_factory=Answer)
+    """What was passed on, where the answer is kept."""
+
+    @property
+    def endpoint(self) -> str:
+        return self.grant.candidate.endpoint

@@ -1,0 +1,56 @@
+"""From the bytes of a request to a call: what it asks for, and how sensitive it is."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from functools import partial
+
+from orchestrator.gateway.call import Call, Send
+from orchestrator.gateway.caller import Caller
+from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.request import claimed_data_class, parse, session_id_of
+from orchestrator.gateway.sensitivity import Sensitivity
+
+LARGE_BYTES = 64 * 1024
+"""Bodies above this are read in a thread: others should not wait for a large one."""
+
+
+class Intake:
+    def __init__(self, exchange: Exchange, sensitivity: Sensitivity) -> None:
+        self._exchange = exchange
+        self._sensitivity = sensitivity
+
+    async def read(
+        self,
+        request_id: str,
+        caller: Caller,
+        path: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        raw: bytes,
+        send: Send,
+        started_s: float | None = None,
+    ) -> Call:
+        """`send` takes the answer as an ASGI application gives it. `started_s`: when the request
+        arrived. Raises ApiError for a request that no engine could serve."""
+        headers = list(headers)
+        request = parse(path, raw)
+        rules, session_id = self._exchange.rules, session_id_of(dict(headers))
+        read = partial(
+            self._sensitivity.read,
+            rules.classifier,
+            caller.workload,
+            claimed_data_class(headers),
+            session_id,
+            request.content,
+        )
+        labels = await asyncio.to_thread(read) if len(request.body) > LARGE_BYTES else read()
+        return Call(
+            request_id,
+            caller,
+            rules,
+            labels,
+            session_id,
+            request,
+            send,
+            time.monotonic() if started_s is None else started_s,
+        )
