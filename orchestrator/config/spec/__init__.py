@@ -18,6 +18,7 @@ from orchestrator.config.spec.places import (
     Price,
     PriceFeed,
     RayLaunch,
+    Tls,
     TokenPrice,
     Zone,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Slo",
     "Spec",
     "Timeouts",
+    "Tls",
     "TokenPrice",
     "Variant",
     "Weights",
