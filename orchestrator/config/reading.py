@@ -216,8 +216,6 @@ class Reading:
 _FILES = {
     ("price_feeds", "file"): "a price CSV",
     ("clusters", "ca_file"): "a PEM file",
-    ("clusters", "cert_file"): "a PEM file",
-    ("clusters", "key_file"): "a PEM file",
 }
 """Fields that name a file, by the list that they stand in, and what it holds."""
 

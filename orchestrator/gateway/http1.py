@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from orchestrator.config.spec import Tls
-
 MAX_HEAD_BYTES = 64 * 1024
 HIGH_WATER_BYTES = 256 * 1024
 """More than this unread, and the peer has to wait."""
@@ -39,23 +37,22 @@ class Origin:
     port: int
     secure: bool
     host_header: str
-    tls: Tls
+    ca_file: str | None
 
     @classmethod
-    def of(cls, url: str, tls: Tls) -> Self:
+    def of(cls, url: str, ca_file: str | None = None) -> Self:
+        """`ca_file`: of the authorities to trust, instead of the system's."""
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
-        return cls(parts.hostname or "", port, secure, parts.netloc, tls)
+        return cls(parts.hostname or "", port, secure, parts.netloc, ca_file)
 
     def context(self) -> ssl.SSLContext | None:
         """None without TLS. Raises OSError for files that cannot be read."""
         if not self.secure:
             return None
-        context = ssl.create_default_context(cafile=self.tls.ca_file)
+        context = ssl.create_default_context(cafile=self.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self.tls.cert_file:
-            context.load_cert_chain(self.tls.cert_file, self.tls.key_file)
         return context
 
 

@@ -123,7 +123,7 @@ class Upstreams:
 
     def _made(self, candidate: Candidate) -> _Target:
         cluster = candidate.cluster
-        origin = Origin.of(candidate.url, cluster.tls)
+        origin = Origin.of(candidate.url, cluster.ca_file)
         pool = self._pools.get((candidate.zone.name, origin))
         if pool is None:
             pool = ConnectionPool(origin, self._timeouts.connect_s)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.spec import Tls
 from orchestrator.gateway import http1
 from orchestrator.gateway.http1 import ConnectionPool, HttpFailed, Origin, Response
 
@@ -31,7 +30,7 @@ async def serving(serve: Serve) -> Any:
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    pool = ConnectionPool(Origin.of(f"http://127.0.0.1:{port}", Tls()), connect_s=5)
+    pool = ConnectionPool(Origin.of(f"http://127.0.0.1:{port}"), connect_s=5)
     try:
         yield pool
     finally:
@@ -267,7 +266,7 @@ def test_an_interrupted_answer_fails_for_the_reason_given() -> None:
 
 def test_nobody_listening_is_unreachable() -> None:
     async def inside() -> None:
-        pool = ConnectionPool(Origin.of("http://127.0.0.1:9", Tls()), connect_s=1)
+        pool = ConnectionPool(Origin.of("http://127.0.0.1:9"), connect_s=1)
         with pytest.raises(HttpFailed, match="unreachable"):
             await Response(pool, HEAD, BODY).start(5)
 

@@ -18,7 +18,6 @@ from orchestrator.config.spec.places import (
     Price,
     PriceFeed,
     RayLaunch,
-    Tls,
     TokenPrice,
     Zone,
 )
@@ -58,7 +57,6 @@ __all__ = [
     "Slo",
     "Spec",
     "Timeouts",
-    "Tls",
     "TokenPrice",
     "Variant",
     "Weights",

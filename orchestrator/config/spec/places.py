@@ -49,18 +49,6 @@ class RayLaunch(Spec):
     )
 
 
-class Tls(Spec):
-    """What an https endpoint is known by, beside what the system trusts, and we to it."""
-
-    ca_file: str | None = Field(
-        default=None, description="PEM file of the authorities to trust, instead of the system's"
-    )
-    cert_file: str | None = Field(
-        default=None, description="PEM file with our certificate, where the endpoint asks for one"
-    )
-    key_file: str | None = Field(default=None, description="PEM file with its key")
-
-
 class Cluster(Spec):
     """One Ray cluster or one endpoint, inside one zone."""
 
@@ -78,7 +66,11 @@ class Cluster(Spec):
         default=None,
         description="environment variable with the bearer token (Ray's, or the endpoint's API key)",
     )
-    tls: Tls = Field(default=Tls(), description="for an https `url`")
+    ca_file: str | None = Field(
+        default=None,
+        description="for an https `url`: PEM file of the authorities to trust there, instead of "
+        "the system's",
+    )
     engine: Literal["vllm", "other"] = Field(
         default="other",
         description="openai only: with `vllm`, what vLLM understands beyond OpenAI's API is used "
