@@ -8,6 +8,7 @@ from orchestrator.policy.constraints.momentary import (
     excluded,
     price,
     ready,
+    saturated,
 )
 
 MOMENTARY = (
@@ -17,4 +18,6 @@ MOMENTARY = (
     ("burst", burst),
     ("not_ready", ready),
     ("excluded", excluded),
+    ("saturated", saturated),
 )
+"""The last one says of what would do otherwise that it is full."""
