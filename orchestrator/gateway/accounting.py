@@ -16,9 +16,8 @@ class Accounting:
 
     def opened(self, call: Call, attempt: Attempt) -> None:
         # A whole answer shows only its end, so its wait says nothing of the first token.
-        self._telemetry.opened(
-            attempt.endpoint, attempt, attempt.started_s if call.request.stream else None
-        )
+        asked_s = attempt.started_s - call.queued_s
+        self._telemetry.opened(attempt.endpoint, attempt, asked_s if call.request.stream else None)
 
     def first_token(self, call: Call, attempt: Attempt) -> None:
         now_s = time.monotonic()
@@ -28,7 +27,7 @@ class Accounting:
                 attempt.endpoint,
                 attempt,
                 call.caller.workload,
-                now_s - attempt.started_s,
+                now_s - attempt.started_s + call.queued_s,
                 now_s - call.started_s,
             )
 

@@ -33,6 +33,10 @@ class Call:
     """The status that was sent to the client, 0 before that."""
     zone: str = ""
     pool: str = ""
+    queued_s: float = 0.0
+    """How long the last attempt waited in the gateway for a place."""
+    charged: float = 0.0
+    """The service that its workload was charged for attempts that are open."""
     answer_is_kept: bool = False
     """Its conversation is above the workload's own class."""
 

@@ -18,7 +18,7 @@ from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.placement import Placement
 from orchestrator.gateway.records import Records
-from orchestrator.gateway.refusals import OUT_OF_TIME, denial, engine_message, interruption
+from orchestrator.gateway.refusals import OUT_OF_TIME, engine_message, interruption
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
@@ -52,10 +52,8 @@ class Relay:
         for number in range(1, self._exchange.catalogue.configuration.policy.max_attempts + 1):
             if failed and self._left_s(call) <= 0:
                 break
-            decision = await self._placement.decided(call, number, failed, self._left_s(call))
-            if decision.grant is None:
-                raise denial(decision, bool(failed))
-            attempt = Attempt(decision.grant, number, time.monotonic())
+            grant = await self._placement.granted(call, number, failed, self._left_s(call))
+            attempt = Attempt(grant, number, time.monotonic())
             try:
                 await self._attempt(call, attempt)
             except UpstreamFailed as failure:
@@ -91,6 +89,7 @@ class Relay:
             with suppress(ApiError):
                 self._keep_answer(call, attempt)
             self._accounting.closed(call, attempt)
+            self._placement.closed(call, attempt)
 
     @property
     def _timeouts(self) -> Timeouts:

@@ -3,8 +3,10 @@
 Every label takes its values from the configuration or from a fixed list.
 """
 
+import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -75,6 +77,25 @@ class Telemetry:
             ["record"],
             registry=self.registry,
         )
+        self._queued = Gauge(
+            "orchestrator_queued_requests",
+            "Requests that wait in the gateway for an endpoint that is full or not there",
+            ["workload", "priority"],
+            registry=self.registry,
+        )
+        self._queue_time = Histogram(
+            "orchestrator_queue_time_seconds",
+            "How long requests that waited in the gateway did so, whatever became of them",
+            ["workload", "priority"],
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self._shed = Counter(
+            "orchestrator_shed_requests",
+            "Requests refused for want of capacity",
+            ["workload", "priority", "reason"],
+            registry=self.registry,
+        )
         self._findings = Counter(
             "orchestrator_content_findings",
             "What the classifier found in requests",
@@ -88,6 +109,20 @@ class Telemetry:
             registry=self.registry,
         )
 
+    @contextmanager
+    def queued(self, workload: str, priority: int) -> Iterator[None]:
+        """Around the wait of a request in the gateway."""
+        gauge, started_s = self._queued.labels(workload, priority), time.monotonic()
+        gauge.inc()
+        try:
+            yield
+        finally:
+            gauge.dec()
+            self._queue_time.labels(workload, priority).observe(time.monotonic() - started_s)
+
+    def shed(self, workload: str, priority: int, reason: str) -> None:
+        self._shed.labels(workload, priority, reason).inc()
+
     def opened(self, endpoint: str, attempt: object, waits_since_s: float | None) -> None:
         """`waits_since_s` is for attempts that will tell of their first token."""
         self.inflight.add(endpoint, 1)
@@ -97,8 +132,8 @@ class Telemetry:
     def first_token(
         self, endpoint: str, attempt: object, workload: str, attempt_s: float, request_s: float
     ) -> None:
-        """What the endpoint took, for the controller; what the client waited since its request
-        arrived, body and failed attempts included, for people."""
+        """What the endpoint took, the wait for a place there included, for the controller; what the
+        client waited since its request arrived, body and failed attempts too, for people."""
         self._waiting[endpoint].pop(attempt, None)
         tally = self._tallies[endpoint]
         if len(tally.ttft_s) < MAX_SAMPLES:
