@@ -17,7 +17,13 @@ from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.placement import Placement
 from orchestrator.gateway.records import Records
-from orchestrator.gateway.refusals import OUT_OF_TIME, denial, engine_message, interruption
+from orchestrator.gateway.refusals import (
+    OUT_OF_TIME,
+    denial,
+    engine_message,
+    interruption,
+    not_offered,
+)
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
@@ -109,6 +115,8 @@ class Relay:
     async def _refused(self, call: Call, attempt: Attempt, response: Response) -> None:
         body = await response.body(min(self._timeouts.between_tokens_s, self._left_s(call)))
         attempt.outcome = f"status_{response.status}"
+        if missing := not_offered(response.status, body):
+            raise missing
         if response.status not in CLIENT_MISTAKES:
             raise UpstreamFailed(f"status_{response.status}")
         raise ApiError(response.status, "invalid_request", engine_message(body))
@@ -193,7 +201,7 @@ class Relay:
             await call.send({"type": "http.response.body", "body": last, "more_body": False})
             return
         finally:
-            attempt.usage, attempt.chunks = reader.usage, reader.content_events
+            attempt.usage, attempt.counted = reader.usage, reader.counted
         if not committed:
             raise UpstreamFailed("empty")
         attempt.outcome = "complete"
