@@ -15,7 +15,7 @@ from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.placement import Placement
-from orchestrator.gateway.refusals import OUT_OF_TIME, engine_message
+from orchestrator.gateway.refusals import OUT_OF_TIME, engine_message, not_offered
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.stream import Stream
 from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
@@ -119,6 +119,8 @@ class Attempts:
         status = begun.response.status
         body = await begun.response.body(min(self._timeouts.between_tokens_s, self.left_s(call)))
         begun.attempt.outcome = f"status_{status}"
+        if missing := not_offered(status, body):
+            raise missing
         if status not in CLIENT_MISTAKES:
             raise UpstreamFailed(f"status_{status}")
         raise ApiError(status, "invalid_request", engine_message(body))

@@ -9,7 +9,7 @@ from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.rules import Rules
 from orchestrator.gateway.sensitivity import Labels
-from orchestrator.gateway.usage import Usage
+from orchestrator.gateway.usage import NOTHING, Usage
 from orchestrator.policy.grant import Grant
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -47,8 +47,9 @@ class Attempt:
     """What was passed on, where the answer is kept."""
     first_token_s: float | None = None
     usage: Usage | None = None
-    chunks: int = 0
-    """Content events passed on; the count of tokens when the engine gives no usage."""
+    """By the engine."""
+    counted: Usage = NOTHING
+    """By what was passed on, for an engine that tells none."""
     outcome: str = "cancelled"
 
     @property

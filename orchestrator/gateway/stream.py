@@ -85,7 +85,7 @@ class Stream:
             self._ended = True
             self._held.append(reader.closing())
         finally:
-            attempt.chunks = reader.content_events
+            attempt.counted = reader.counted
 
     async def _chunk(self) -> bytes:
         """Raises UpstreamFailed when nothing comes in time."""

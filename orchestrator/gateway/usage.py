@@ -15,6 +15,9 @@ class Usage:
     cached_tokens: int
 
 
+NOTHING = Usage(0, 0, 0)
+
+
 def read(raw: object) -> Usage | None:
     """As chat and completions write it. None for what cannot be counted with: then nobody is
     charged by it."""

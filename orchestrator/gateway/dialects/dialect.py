@@ -44,8 +44,8 @@ class Reader(ABC):
 
     @property
     @abstractmethod
-    def content_events(self) -> int:
-        """What tokens are counted by where the engine tells no usage."""
+    def counted(self) -> Usage:
+        """The same as far as it can be told from the events, for engines that do not tell."""
 
     @abstractmethod
     def closing(self) -> bytes:
