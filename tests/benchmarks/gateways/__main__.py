@@ -11,13 +11,12 @@ import os
 import signal
 import statistics
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
-import psutil
 import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -25,7 +24,7 @@ from rich.table import Table
 
 from orchestrator.config.load import state_directory
 from tests.benchmarks.gateways import contenders as c
-from tests.benchmarks.gateways.load import Figures, Refused, Scenario, Target, measure
+from tests.benchmarks.gateways.load import Figures, Scenario, Target, measure
 
 SCENARIOS = (
     Scenario(1, 1024, stream=False),
@@ -67,7 +66,7 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         with c.Contenders(options.out.absolute(), options.peers.absolute()) as contenders:
             if options.profile:
-                from tests.benchmarks.gateways.profile import profile
+                from tests.benchmarks.gateways.stages import profile
 
                 report = profile(contenders, options, out)
             else:
@@ -162,26 +161,11 @@ def side_by_side(
     return {key: _median(found) for key, found in runs.items()}
 
 
-def _measure(
-    target: Target, scenario: Scenario, seconds: float
-) -> tuple[Figures, float | None]:
-    before_s = processor_s(target.pid)
+def _measure(target: Target, scenario: Scenario, seconds: float) -> tuple[Figures, float | None]:
+    before_s = c.processor_s(target.pid)
     figures, answers = uvloop.run(measure(target, scenario, seconds))
-    cpu_s = (processor_s(target.pid) - before_s) / answers if target.pid else None
+    cpu_s = (c.processor_s(target.pid) - before_s) / answers if target.pid else None
     return figures, cpu_s
-
-
-def processor_s(pid: int | None) -> float:
-    """Of the process and of all that it started."""
-    if pid is None:
-        return 0
-    total = 0.0
-    process = psutil.Process(pid)
-    for one in (process, *process.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            times = one.cpu_times()
-            total += times.user + times.system
-    return total
 
 
 def _median(runs: list[tuple[Figures, float | None]]) -> Measured:
@@ -218,11 +202,8 @@ def _verdicts(
     ratios = ((c.LITELLM, 40.0), (c.PORTKEY, 2.0), (c.RUST, 0.3))
     for scenario in SCENARIOS:
         ours = found[scenario, c.OURS].figures
-        if scenario.stream:
-            aims = [(c.RUST, 1.0)]
-        else:
-            aims = list(ratios) if scenario.clients > 1 else []
-        for peer, aim in aims:
+        aims = ratios if scenario.clients > 1 else ()
+        for peer, aim in [(c.RUST, 1.0)] if scenario.stream else aims:
             if peer in names:
                 ratio = ours.requests_per_s / found[scenario, peer].figures.requests_per_s
                 rate = "tokens/s" if scenario.stream else "requests/s"

@@ -1,6 +1,5 @@
 """The gateways that are compared, each a process of its own before the same engine."""
 
-import asyncio
 import os
 import shutil
 import signal
@@ -9,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import uvloop
 import yaml
 
@@ -165,13 +165,13 @@ def serve(state: Path) -> None:
     server(gateway).run(sockets=[listen(gateway.spec.url)])
 
 
-def wait_for(target: Target) -> None:
-    """Until it passes chats on. Raises TimeoutError."""
+def wait_for(target: Target, streams: bool = True) -> None:
+    """Until it passes chats on, and streams. Raises TimeoutError."""
     deadline_s = time.monotonic() + READY_TIMEOUT_S
     trouble: Exception | None = None
     while time.monotonic() < deadline_s:
         try:
-            for stream in (False, True):
+            for stream in (False, True)[: 1 + streams]:
                 uvloop.run(measure(target, Scenario(1, 1024, stream), 0))
             return
         except (Refused, OSError) as error:
@@ -206,6 +206,19 @@ def process(
                 break
             except subprocess.TimeoutExpired:
                 continue
+
+
+def processor_s(pid: int | None) -> float:
+    """Of the process and of all that it started."""
+    if pid is None:
+        return 0
+    total = 0.0
+    process = psutil.Process(pid)
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = one.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def free_port() -> int:

@@ -24,11 +24,12 @@ AT_LEAST = 4
 STALLED_S = 30
 BODIES = 32
 """Different ones, that take turns."""
-_WORDS = (
+_PROSE = (
     "the service reads a report about water pressure and writes a short answer for every engineer "
     "who asks which valve is open while the pumps of both towers are at rest until morning so that "
     "nobody has to walk down there again with a lamp just to look at one dial and come back up"
-).split()
+)
+_WORDS = _PROSE.split()
 _TOKEN = f'{WORD}"'.encode()
 
 
@@ -213,9 +214,7 @@ class _Client(asyncio.Protocol):
             self._ask()
 
 
-async def measure(
-    target: Target, scenario: Scenario, seconds: float
-) -> tuple[Figures, int]:
+async def measure(target: Target, scenario: Scenario, seconds: float) -> tuple[Figures, int]:
     """Over so long, once every client has warmed up; with the number of all answers, those that do
     not count too. Raises Refused."""
     run = _Run(target, scenario)
