@@ -91,6 +91,8 @@ def _interrupted_by_polite_kill() -> Iterator[None]:
 def compare(contenders: c.Contenders, options: argparse.Namespace) -> dict[str, Any]:
     skipped: dict[str, str] = {}
     targets = [contenders.direct(), contenders.ours()]
+    if options.ray:
+        targets += contenders.in_ray(out.print)
     for name, start in (
         (c.RUST, contenders.rust),
         (c.PORTKEY, contenders.portkey),

@@ -1,5 +1,6 @@
 """The gateways that are compared, each a process of its own before the same engine."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -7,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from tests.benchmarks.gateways.load import Refused, Scenario, Target, measure
 CONFIG = Path(__file__).parent / "clusters"
 ENDPOINTS = [f"{pool}/instant-1" for pool in ("home-a", "home-b", "away")]
 DIRECT, OURS, RUST, PORTKEY, LITELLM = "direct", "ours", "vllm-router", "Portkey", "LiteLLM"
+IN_RAY, INGRESS = "ours, in Ray", "ours, ingress"
+GATEWAY, CONTROLLER = "http://127.0.0.1:8000", "http://127.0.0.1:8100"
+FRONT = "http://127.0.0.1:8001"
 READY_TIMEOUT_S = 120
 
 
@@ -75,6 +79,25 @@ class Contenders:
             {"ORCHESTRATOR_SESSION_KEY": "bench" * 8, "ORCHESTRATOR_TOKEN": "bench" * 8},
         )
         return Target(OURS, port, {"authorization": f"Bearer {key}"}, gateway.pid)
+
+    def in_ray(self, report: Callable[[str], None]) -> list[Target]:
+        """Ours as it is in production, managed by Serve on a socket of its own, and as an ordinary
+        Serve ingress behind HAProxy. Raises StackError."""
+        from orchestrator.stack import processes
+        from orchestrator.stack.up import up
+        from tests.benchmarks import ingress
+
+        state = self._folder / "stack"
+        configured(state, self.engine_url, GATEWAY, CONTROLLER)
+        self._running.callback(processes.stop_all, state)
+        loaded = up(state / "clusters", state, lambda _directory, _loaded: [], report)
+        report("Deploying the ingress")
+        asyncio.run(ingress.deploy(loaded, state))
+        headers = {"authorization": f"Bearer {(state / 'keys' / 'bench').read_text().strip()}"}
+        found = []
+        for name, url in ((IN_RAY, GATEWAY), (INGRESS, FRONT)):
+            found.append(Target(name, int(url.rpartition(":")[2]), headers))
+        return found
 
     def rust(self) -> Target | str:
         """Or why it is not here."""
