@@ -17,7 +17,6 @@ from orchestrator.gateway.records import Records
 from orchestrator.gateway.refusals import deadline_unreachable, denial, queue_full
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
-from orchestrator.gateway.usage import Usage
 from orchestrator.policy.decide import Decision, decide
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.grant import Grant
@@ -64,15 +63,17 @@ class Placement:
     ) -> Grant:
         """Where an attempt may go, on record. Where nothing has room at first, what the workload
         says to that: a smaller variant, or patience. `failed`: endpoints that failed this request,
-        with the reason; `left_s`: of the time that it has. Raises ApiError."""
+        with the reason; `left_s`: of the time that it has, 0 for one that is no loss: it does not
+        wait, and overtakes nobody. Raises ApiError."""
         asked_s = time.monotonic()
         self._keep_up(call)
         found = self._decide(call, failed)
-        call.queued_s = 0.0
         queue, workload = self._admission.queue, self._workload(call)
-        if found.decision.grant is None or self._admission.busy:
-            until_s = self._until_s(call, failed, found.decision)
-            if min(until_s, asked_s + left_s) > asked_s:
+        if left_s <= 0:
+            if found.decision.grant is None or self._admission.busy:
+                raise unavailable("no_capacity", "No replica has room to spare.")
+        elif found.decision.grant is None or self._admission.busy:
+            if self._until_s(call, failed, found.decision) > asked_s:
                 found = await self._wait(call, number, failed, found, asked_s + left_s)
                 call.queued_s = time.monotonic() - asked_s
         else:
@@ -81,8 +82,9 @@ class Placement:
         grant = found.decision.grant
         if grant is None:
             raise self._refusal(call, found.decision, bool(failed))
-        call.charged = self._expected_tokens(call)
-        queue.goes(workload.name, workload.priority, call.charged)
+        expected = self._expected_tokens(call)
+        call.charged += expected
+        queue.goes(workload.name, workload.priority, expected)
         return grant
 
     async def _wait(
@@ -200,8 +202,11 @@ class Placement:
         self._telemetry.shed(workload.name, workload.priority, error.code)
         return error
 
+    def opened(self, attempt: Attempt) -> None:
+        self._ejection.opened(attempt.endpoint, attempt.started_s)
+
     def succeeded(self, call: Call, attempt: Attempt) -> None:
-        self._ejection.succeeded(attempt.endpoint)
+        self._ejection.succeeded(attempt.endpoint, time.monotonic())
         self._affinity.served(call.request.body, attempt.endpoint)
 
     def failed(self, attempt: Attempt, reason: str) -> None:
@@ -209,7 +214,8 @@ class Placement:
 
     def closed(self, call: Call, attempt: Attempt) -> None:
         """Its place is free again, and its workload has had this service."""
-        used = attempt.usage or Usage(0, attempt.chunks, 0)
+        self._ejection.closed(attempt.endpoint)
+        used = attempt.usage or attempt.counted
         self._admission.queue.ended(
             call.caller.workload, call.charged, used.prompt_tokens, used.completion_tokens
         )
