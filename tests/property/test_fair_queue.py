@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -143,6 +144,8 @@ def test_two_backlogged_workloads_get_the_same_service_up_to_what_is_on_its_way(
             queue.ended(workload, expected, prompt, output)
             had[workload] += cost(prompt, output)
             assert abs(had["chat"] - had["search"]) <= 2 * (slots + 1) * largest
+            on_its_way = sum(e for w, e, _, _ in running if w == workload)
+            assert queue.service[workload] == pytest.approx(had[workload] + on_its_way)
         head = queue.heads()[0]
         queue.leave(head)
         prompt, output = works[head.workload].pop(0)

@@ -44,3 +44,18 @@ def test_a_gateway_that_is_cut_off_for_long_keeps_no_more_than_it_may() -> None:
 def test_lost_records_are_shown() -> None:
     shown = Telemetry().exposition(1, {"usage": 3, "audit": 0}).decode()
     assert 'orchestrator_records_lost{record="usage"} 3.0' in shown
+
+
+def test_who_waits_is_shown_while_it_waits_and_for_how_long_it_did() -> None:
+    telemetry = Telemetry()
+    labels = 'priority="50",workload="w"'
+    with telemetry.queued("w", 50):
+        assert (
+            f"orchestrator_queued_requests{{{labels}}} 1.0" in telemetry.exposition(1, {}).decode()
+        )
+    shown = telemetry.exposition(1, {}).decode()
+    assert f"orchestrator_queued_requests{{{labels}}} 0.0" in shown
+    assert f"orchestrator_queue_time_seconds_count{{{labels}}} 1.0" in shown
+    telemetry.shed("w", 50, "queue_full")
+    shown = telemetry.exposition(1, {}).decode()
+    assert 'shed_requests_total{priority="50",reason="queue_full",workload="w"} 1.0' in shown
