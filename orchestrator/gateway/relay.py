@@ -56,6 +56,7 @@ class Relay:
             if decision.grant is None:
                 raise denial(decision, bool(failed))
             attempt = Attempt(decision.grant, number, time.monotonic())
+            attempt.kind = "retry" if failed else "first"
             try:
                 await self._attempt(call, attempt)
             except UpstreamFailed as failure:
@@ -78,7 +79,12 @@ class Relay:
         body = call.request.named(served_name) if served_name else call.request.body
         try:
             async with self._upstreams.send(
-                attempt.grant, call.request.path, body, upstream_id, timeout_s
+                attempt.grant,
+                call.request.path,
+                body,
+                upstream_id,
+                timeout_s,
+                attempt.traceparent,
             ) as response:
                 if response.status != 200:
                     await self._refused(call, attempt, response)
