@@ -63,8 +63,8 @@ LABELS = {
         ),
         Label("code", "HTTP statuses that the gateway gives; 499 for a client that left", "20"),
         Label("error_type", "the `code` of errors that the gateway gives", "60"),
-        Label("reason", "fixed words, and `status_` with an HTTP status", "620"),
-        Label("outcome", "`complete`, `cancelled`, or a reason", "622"),
+        Label("reason", "fixed words, and `status_` with an HTTP status", "920"),
+        Label("outcome", "`complete`, `cancelled`, or a reason", "922"),
         Label("kind", ", ".join(f"`{k}`" for k in ATTEMPT_KINDS), str(len(ATTEMPT_KINDS))),
         Label("type", ", ".join(f"`{t}`" for t in TOKEN_TYPES), str(len(TOKEN_TYPES))),
         Label(

@@ -53,7 +53,7 @@ def markdown() -> str:
 
 
 def _bounds(metric: Metric) -> str:
-    return ", ".join(f"{bound:.10g}" for bound in metric.buckets)
+    return ", ".join(f"{bound:.10f}".rstrip("0").rstrip(".") for bound in metric.buckets)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.gateway.series import State, exposition
 
@@ -18,6 +19,8 @@ log = logging.getLogger("orchestrator.gateway")
 PUBLISH_S = 2.0
 STALE_S = 15.0
 """A file that nobody renews for so long is a dead gateway's, and removed."""
+
+_STATE = TypeAdapter(State)
 
 
 class Replicas:
@@ -64,7 +67,7 @@ class Replicas:
                 if now_s - path.stat().st_mtime > STALE_S:
                     path.unlink()
                 elif path.suffix == ".json":
-                    states[path.stem] = orjson.loads(path.read_bytes())
-            except (OSError, orjson.JSONDecodeError):
+                    states[path.stem] = _STATE.validate_json(path.read_bytes())
+            except (OSError, ValidationError):
                 continue  # it left, or something else lies there
         return states
