@@ -37,8 +37,8 @@ under `{OVERFLOW}`.
 def markdown() -> str:
     metrics = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
     for metric in CATALOGUE:
-        labels = ", ".join(f"`{name}`" for name in metric.labels)
-        metrics.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
+        names = ", ".join(f"`{name}`" for name in metric.labels)
+        metrics.append(f"| `{metric.name}` | {metric.kind} | {names} | {metric.help} |")
     labels = ["| label | values | at most |", "|---|---|---|"]
     labels += [f"| `{x.name}` | {x.values} | {x.cap} |" for x in LABELS.values()]
     buckets = ["| histogram | upper bounds of its buckets |", "|---|---|"]

@@ -1,21 +1,13 @@
 """Figures by their labels: counted in the event loop's thread at the cost of a look-up, put into
 Prometheus' format when somebody asks.
 
-`prometheus_client`'s own counters take a lock and a chain of calls for each figure.
+`prometheus_client` takes a lock and a chain of calls for each figure, and for a large company
+almost half a second to show them.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-
-from prometheus_client import Metric as Family
-from prometheus_client import generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
-from prometheus_client.registry import Collector
 
 from orchestrator.gateway.metrics import CATALOGUE, MAX_SERIES, OVERFLOW, Metric
 
@@ -70,47 +62,43 @@ def _bounded(labels: Labels, series: int) -> Labels:
 
 
 def exposition(states: Mapping[str, State]) -> bytes:
-    """The states of gateways, by their ids, in Prometheus' text format. What a state has in another
-    shape than this version's is left out."""
-    return generate_latest(_Families(states))
+    """The states of gateways, by their ids, in Prometheus' text format 0.0.4. What a state has in
+    another shape than this version's is left out."""
+    lines: list[str] = []
+    for metric in CATALOGUE:
+        lines.append(f"# HELP {metric.name} {metric.help}")
+        lines.append(f"# TYPE {metric.name} {metric.kind}")
+        for gateway, state in states.items():
+            for labels, figure in state.get(metric.name, ()):
+                if len(labels) == len(metric.labels):
+                    names = zip((*metric.labels, "gateway"), (*labels, gateway), strict=True)
+                    where = ",".join(
+                        f'{name}="{value.translate(_ESCAPES)}"' for name, value in names
+                    )
+                    lines += _samples(metric, where, figure)
+    return "\n".join([*lines, ""]).encode()
 
 
-class _Families(Collector):
-    def __init__(self, states: Mapping[str, State]) -> None:
-        self._states = states
-
-    def collect(self) -> Iterator[Family]:
-        for metric in CATALOGUE:
-            family = _FAMILIES[metric.kind](
-                metric.name, metric.help, labels=[*metric.labels, "gateway"]
-            )
-            for gateway, state in self._states.items():
-                _add(family, metric, gateway, state.get(metric.name, ()))
-            yield family
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
-_FAMILIES: dict[str, Callable[..., Family]] = {
-    "counter": CounterMetricFamily,
-    "gauge": GaugeMetricFamily,
-    "histogram": HistogramMetricFamily,
+_BOUNDS = {
+    metric.name: tuple(f'le="{bound}"' for bound in (*map(float, metric.buckets), "+Inf"))
+    for metric in CATALOGUE
 }
 
 
-def _add(
-    family: Family,
-    metric: Metric,
-    gateway: str,
-    figures: Iterable[tuple[Sequence[str], float | list[float]]],
-) -> None:
-    for labels, figure in figures:
-        if len(labels) != len(metric.labels):
-            continue
-        values = [*labels, gateway]
-        if isinstance(family, HistogramMetricFamily):
-            if isinstance(figure, list) and len(figure) == len(metric.buckets) + 2:
-                bounds = [*map(str, map(float, metric.buckets)), "+Inf"]
-                counts = accumulate(figure[:-1])
-                family.add_metric(values, list(zip(bounds, counts, strict=True)), figure[-1])
-        elif isinstance(figure, int | float):
-            assert isinstance(family, CounterMetricFamily | GaugeMetricFamily)
-            family.add_metric(values, figure)
+def _samples(metric: Metric, where: str, figure: float | list[float]) -> list[str]:
+    name = metric.name
+    if not metric.buckets:
+        return [] if isinstance(figure, list) else [f"{name}{{{where}}} {figure}"]
+    if not isinstance(figure, list) or len(figure) != len(metric.buckets) + 2:
+        return []
+    counts = list(accumulate(figure[:-1]))
+    start = f"{name}_bucket{{{where},"
+    buckets = zip(_BOUNDS[name], counts, strict=True)
+    return [
+        *[f"{start}{bound}}} {count}" for bound, count in buckets],
+        f"{name}_count{{{where}}} {counts[-1]}",
+        f"{name}_sum{{{where}}} {figure[-1]}",
+    ]

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.gateway import metrics, series
@@ -137,6 +139,21 @@ def test_a_metric_has_no_more_series_than_it_may(
 )
 def test_what_another_version_counted_in_another_shape_is_left_out(state: Any) -> None:
     assert exposition({"g": state}) == exposition({})
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(), min_size=1, max_size=5, unique=True), st.floats(0, 1e9))
+def test_whatever_a_name_is_made_of_prometheus_reads_it_back(
+    names: list[str], value: float
+) -> None:
+    telemetry = Telemetry()
+    for name in names:
+        telemetry.waited(name, value)
+        telemetry.answered(name, "m", "z", "p", 200, "/v1/models", 1)
+    sums = shown(telemetry, "orchestrator_queue_wait_seconds_sum")
+    assert sums == {(name,): value for name in names}
+    requests = shown(telemetry, "orchestrator_requests_total")
+    assert requests == {(n, "m", "z", "p", "200", "/v1/models"): 1 for n in names}
 
 
 def test_every_label_says_where_its_values_come_from() -> None:
