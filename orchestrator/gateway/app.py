@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from orchestrator.config.spec import Gateway as Spec
-from orchestrator.gateway import metrics
+from orchestrator.gateway import metrics, openapi
 from orchestrator.gateway.access import authenticate
 from orchestrator.gateway.access_log import AccessLog
 from orchestrator.gateway.call import Call
@@ -200,7 +200,8 @@ class Gateway:
         self, scope: Scope, headers: dict[bytes, bytes], send: Send, request_id: str
     ) -> None:
         path = scope["path"]
-        if path not in PROBES and path != "/v1/models" and not path.startswith("/v1/models/"):
+        open_to_all = path in PROBES or path == "/openapi.json"
+        if not open_to_all and path != "/v1/models" and not path.startswith("/v1/models/"):
             raise ApiError(404, "not_found", "There is nothing at this path.")
         _allow(scope, "GET")
         if path == "/healthz":
@@ -210,6 +211,8 @@ class Gateway:
         elif path == "/metrics":
             body = await asyncio.to_thread(self._replicas.exposition, self.telemetry.state())
             await self._answer(200, b"text/plain; version=0.0.4", body, send, request_id)
+        elif path == "/openapi.json":
+            await self._answer(200, b"application/json", openapi.body(), send, request_id)
         else:
             caller = self._authenticate(headers)
             await self._models(caller.workload, path, send, request_id)
