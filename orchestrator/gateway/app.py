@@ -119,8 +119,9 @@ class Gateway:
         call: Call | None = None
         status, code = 499, CLIENT_GONE
         try:
+            if arrival is not None and arrival.route.methods:
+                _allow(scope, *arrival.route.methods)
             if path in ENDPOINTS:
-                _allow(scope, "POST")
                 caller = self._authenticate(headers)
                 with self._place():
                     raw = await _body(
@@ -203,7 +204,8 @@ class Gateway:
         open_to_all = path in PROBES or path == "/openapi.json"
         if not open_to_all and path != "/v1/models" and not path.startswith("/v1/models/"):
             raise ApiError(404, "not_found", "There is nothing at this path.")
-        _allow(scope, "GET")
+        if path in PROBES:
+            _allow(scope, "GET")
         if path == "/healthz":
             await self._json({"status": "alive"}, send, request_id)
         elif path == "/readyz":
@@ -279,9 +281,10 @@ def request_id_of(header: bytes | None) -> str:
     return given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
-def _allow(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise ApiError(405, "method_not_allowed", f"Use {method} here.", headers={"allow": method})
+def _allow(scope: Scope, *methods: str) -> None:
+    if scope["method"] not in methods:
+        use, allow = " or ".join(methods), ", ".join(methods)
+        raise ApiError(405, "method_not_allowed", f"Use {use} here.", headers={"allow": allow})
 
 
 async def _body(declared: bytes | None, receive: Receive, limit: int) -> bytes:
