@@ -63,7 +63,7 @@ class Accounting:
             used.cached_tokens,
         )
         if attempt.trace is not None:
-            attempt.trace.end()
+            attempt.trace.end(attempt)
         self._records.used(
             UsageRecord(
                 request_id=call.request_id,

@@ -55,8 +55,8 @@ class Relay:
             decision = await self._placement.decided(call, number, failed, self._left_s(call))
             if decision.grant is None:
                 raise denial(decision, bool(failed))
-            attempt = Attempt(decision.grant, number, time.monotonic())
-            attempt.kind = "retry" if failed else "first"
+            kind = "retry" if failed else "first"
+            attempt = Attempt(decision.grant, number, time.monotonic(), kind=kind)
             try:
                 await self._attempt(call, attempt)
             except UpstreamFailed as failure:

@@ -112,7 +112,7 @@ class RequestTrace:
             SpanKind.CLIENT,
             attributes,
         )
-        return AttemptTrace(span, attempt)
+        return AttemptTrace(span)
 
     def end(self, call: Call | None, workload: str, model: str, status: int, error: str) -> None:
         """`error`: its code, empty where there is none."""
@@ -155,17 +155,16 @@ class RequestTrace:
 
 
 class AttemptTrace:
-    def __init__(self, span: Span, attempt: Attempt) -> None:
+    def __init__(self, span: Span) -> None:
         self._span = span
-        self._attempt = attempt
         context = span.get_span_context()
         self.traceparent = (
             f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
         )
         """Of W3C, for the engine's own spans to belong to this one."""
 
-    def end(self) -> None:
-        attempt, used = self._attempt, self._attempt.used
+    def end(self, attempt: Attempt) -> None:
+        used = attempt.used
         attributes: dict[str, AttributeValue] = {
             "gen_ai.response.model": attempt.grant.candidate.variant.name,
             "gen_ai.usage.input_tokens": used.prompt_tokens,

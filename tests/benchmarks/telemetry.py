@@ -130,7 +130,7 @@ def traced() -> Callable[[int], None]:
     def one(_: int) -> None:
         trace = tracing.request("POST", route, None)
         trace.decided(1, decision)
-        trace.attempt(call, attempt).end()
+        trace.attempt(call, attempt).end(attempt)
         trace.end(call, "workload", "model", 200, "")
 
     return one
