@@ -37,7 +37,17 @@ ROUTES = (
     Route("/openapi.json", ("GET",)),
 )
 
+ALIASES = {
+    "/rerank": "/v1/rerank",
+    "/v2/rerank": "/v1/rerank",
+    "/score": "/v1/score",
+    "/v1/tokenize": "/tokenize",
+    "/v1/detokenize": "/detokenize",
+}
+"""Other paths by which engines' clients call the same."""
+
 _EXACT = {route.path: route for route in ROUTES}
+_EXACT |= {alias: _EXACT[path] for alias, path in ALIASES.items()}
 _NO_ROUTE = Route(OTHER, ())
 
 
