@@ -33,6 +33,7 @@ class Call:
     """The status that was sent to the client, 0 before that."""
     zone: str = ""
     pool: str = ""
+    attempts: int = 0
     answer_is_kept: bool = False
     """Its conversation is above the workload's own class."""
 
@@ -50,11 +51,6 @@ class Attempt:
     counted: Usage = NOTHING
     """By what was passed on, for an engine that tells none."""
     outcome: str = "cancelled"
-
-    @property
-    def is_vllm(self) -> bool:
-        """Whether the engine is one of our own, and not somebody's endpoint."""
-        return self.grant.candidate.cluster.kind != "openai"
 
     @property
     def endpoint(self) -> str:

@@ -34,6 +34,8 @@ class ChoicesReader(Reader):
         """An event with usage that was not parsed."""
         self._total: Usage | None = None
         self._ended: set[int] = set()
+        self._about: dict[str, Any] = {}
+        """What every chunk says of the answer."""
         self.only_text = True
         """Whether all that was said is the text of one choice."""
 
@@ -76,6 +78,18 @@ class ChoicesReader(Reader):
                 return Kind.CONTENT, event[:cut] + b"}\n\n"
         return Kind.CONTENT, event
 
+    def closing(self) -> bytes:
+        end = b"data: [DONE]\n\n"
+        if not self._shows_last or self._total is not None:
+            return end
+        used = self.usage
+        chunk = self._about | {
+            "choices": [],
+            "usage": usage.write(used or Usage(0, self._content_events, 0)),
+            "usage_source": "engine" if used else "counted",
+        }
+        return b"data: " + orjson.dumps(chunk) + b"\n\n" + end
+
     def interruption(self, error: ApiError) -> bytes:
         return error.event()
 
@@ -92,6 +106,8 @@ class ChoicesReader(Reader):
             return Kind.ERROR, b""
         choices = [typed(choice, dict) for choice in typed(chunk.get("choices"), list)]
         kind = self._take_choices(choices)
+        if self.finished and not self._about:
+            self._about = {k: v for k, v in chunk.items() if k not in ("choices", "usage")}
         told = chunk.get("usage")
         passed_on = b"data: " + data + b"\n\n"
         if choices:

@@ -48,6 +48,10 @@ class Reader(ABC):
         """The same as far as it can be told from the events, for engines that do not tell."""
 
     @abstractmethod
+    def closing(self) -> bytes:
+        """What ends a stream that is `finished`, where the upstream left its end out."""
+
+    @abstractmethod
     def interruption(self, error: ApiError) -> bytes:
         """The last event of a stream that broke off."""
 

@@ -61,6 +61,9 @@ class MessagesReader(NamedReader):
         prompt = self._prompt or NOTHING
         return Usage(prompt.prompt_tokens, self._content_events, prompt.cached_tokens)
 
+    def closing(self) -> bytes:
+        return b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+
     def interruption(self, error: ApiError) -> bytes:
         return b"event: error\ndata: " + error_body(error) + b"\n\n"
 

@@ -43,6 +43,10 @@ class ResponsesReader(NamedReader):
     def usage(self) -> Usage | None:
         return self._usage
 
+    def closing(self) -> bytes:
+        # What finishes it is its last event.
+        return b""
+
     def interruption(self, error: ApiError) -> bytes:
         event = {
             "type": "error",
