@@ -38,6 +38,8 @@ class Call:
     zone: str = ""
     pool: str = ""
     decisions: int = 0
+    variant: str = ""
+    """That has begun the answer, and alone may go on with it."""
     answer_is_kept: bool = False
     """Its conversation is above the workload's own class."""
     classified_s: float = 0.0
