@@ -36,8 +36,8 @@ def create(
 
 
 def rotate(directory: Path, key_id: str, overlap: timedelta) -> tuple[Key, str]:
-    """Adds a key that may do what this one may, for as long as this one was made for; this one ends
-    after the overlap. Raises KeyError when there is no such key, ValueError for one that is over."""
+    """Adds a key that may do what this one may, for as long as this one was made for, and lets this
+    one end after the overlap. Raises KeyError when there is none, ValueError when it is over."""
     now = datetime.now(UTC).replace(microsecond=0)
     with _alone(directory):
         keys = _read(directory)
@@ -146,7 +146,7 @@ def _read(directory: Path) -> list[Key]:
     file = directory / FILE
     if not file.exists():
         return []
-    document = yaml.load(file.read_bytes(), Loader=yaml.CSafeLoader) or {}  # noqa: S506
+    document = yaml.load(file.read_bytes(), Loader=yaml.CSafeLoader) or {}
     return [Key.model_validate(key) for key in document.get("keys", [])]
 
 

@@ -45,6 +45,7 @@ class Accounting:
         grant = attempt.grant
         candidate, quote = grant.candidate, grant.quote
         used = attempt.usage or Usage(0, attempt.chunks, 0)
+        call.used_tokens += used.prompt_tokens + used.completion_tokens
         self._telemetry.used(
             attempt.endpoint,
             grant.workload,

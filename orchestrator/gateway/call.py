@@ -1,7 +1,7 @@
 """A request on its way, and each attempt to have it answered."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.gateway.answers import Answer
@@ -35,6 +35,10 @@ class Call:
     pool: str = ""
     answer_is_kept: bool = False
     """Its conversation is above the workload's own class."""
+    used_tokens: int = 0
+    """By all its attempts so far."""
+    limit_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """What its answer says of the caller's limits."""
 
 
 @dataclass(slots=True, eq=False)

@@ -221,6 +221,7 @@ class Relay:
             (b"x-orchestrator-zone", candidate.zone.name.encode()),
             (b"x-orchestrator-variant", candidate.variant.name.encode()),
             (b"x-orchestrator-policy-version", attempt.grant.policy_version.encode()),
+            *call.limit_headers,
         ]
         if length is None:
             headers.append((b"cache-control", b"no-cache"))

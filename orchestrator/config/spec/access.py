@@ -1,4 +1,4 @@
-"""How a caller proves who it is, and what it may then do: API keys, issuers of JWTs, scopes, limits."""
+"""How callers prove who they are, and what they may do then: API keys, JWT issuers, limits."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -52,7 +52,7 @@ class Limits(Spec):
     requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None, description="none: any number"
     )
-    tokens_per_minute: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = Field(
+    tokens_per_minute: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
         default=None,
         description="of prompts and answers: the most that a request may take is reserved when it "
         "comes, and what it did not take is given back when it ends; none: any number",
