@@ -155,7 +155,7 @@ class Limiter:
         return ApiError(
             429,
             "rate_limit_exceeded",
-            f"{subject.whose} limit of {limit} {kind} a minute is reached. Come back in {wait_s} s.",
+            f"{subject.whose} limit of {limit} {kind} a minute is reached; ask in {wait_s} s.",
             kind,
             headers={"retry-after": str(wait_s)},
         )
