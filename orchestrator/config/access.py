@@ -45,7 +45,7 @@ def _key_place(at: Place, issuer: JwtIssuer) -> Iterator[Finding]:
     if issuer.max_age_s < issuer.refresh_s:
         yield (
             (*at, "max_age_s"),
-            "shorter than refresh_s: its keys would end before they are renewed",
+            "shorter than refresh_s: keys would end before they are renewed; raise it",
         )
     url = urlsplit(issuer.jwks_url or "")
     if url.scheme == "http" and not _is_loopback(url.hostname or ""):
