@@ -88,7 +88,8 @@ def list_keys(config: AppliedConfig = None, as_json: Json = False) -> None:
     now = datetime.now(UTC)
     for key in found:
         end = f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never"
-        used = [*(key.scope.models or ["all models"]), *(key.scope.endpoints or ["all endpoints"])]
+        used: list[str] = [*(key.scope.models or ["all models"])]
+        used += key.scope.endpoints or ["all endpoints"]
         requests, tokens = key.limits.requests_per_minute, key.limits.tokens_per_minute
         table.add_row(
             key.id,

@@ -79,9 +79,10 @@ class Limiter:
             return
         most = most_tokens(subjects)
         tokens = 0 if most is None else tokens_to_reserve(call.request, most)
+        now_s = time.monotonic()
         try:
-            reservation = self.reserve(subjects, tokens, time.monotonic())
-            call.limit_headers = self.verdict(reservation)
+            reservation = self.reserve(subjects, tokens, now_s)
+            call.limit_headers = self.verdict(reservation, now_s)
         except OSError:
             raise unavailable("limits_unavailable", "Requests cannot be counted now.") from None
         try:
@@ -106,22 +107,32 @@ class Limiter:
             self._windows.add(subject.name, second, 1, tokens)
         return Reservation(subjects, second, tokens, most)
 
-    def verdict(self, reserved: Reservation) -> list[Header]:
+    def verdict(self, reserved: Reservation, now_s: float) -> list[Header]:
         """The headers of an answer. Raises ApiError 429, and then nothing is counted; OSError."""
-        over: tuple[Subject, str] | None = None
-        totals = []
+        totals, over = [], []
         for subject in reserved.subjects:
             requests, tokens = self._windows.total(subject.name, reserved.second)
             totals.append((subject, requests, tokens))
             if subject.requests is not None and requests > subject.requests:
-                over = over or (subject, "requests")
+                over.append((subject, "requests", subject.requests))
             if subject.tokens is not None and tokens > subject.tokens:
-                over = over or (subject, "tokens")
-        if over is None:
+                over.append((subject, "tokens", subject.tokens))
+        if not over:
             return headers(totals, WINDOW_S + 1)
         for subject in reserved.subjects:
             self._windows.add(subject.name, reserved.second, -1, -reserved.tokens)
-        raise self._refusal(*over, reserved.tokens)
+        wait_s = max(
+            self._wait_s(subject.name, kind, limit, reserved.tokens, now_s)
+            for subject, kind, limit in over
+        )
+        subject, kind, limit = over[0]
+        raise ApiError(
+            429,
+            "rate_limit_exceeded",
+            f"{subject.whose} limit of {limit} {kind} a minute is reached; ask in {wait_s} s.",
+            kind,
+            headers={"retry-after": str(wait_s)},
+        )
 
     def settle(self, reserved: Reservation, used_tokens: int, now_s: float) -> None:
         """With what the request used in all its attempts."""
@@ -147,27 +158,16 @@ class Limiter:
                 totals.append((subject, requests, tokens))
         return headers(totals, _free_in_s(newest, now_s))
 
-    def _refusal(self, subject: Subject, kind: str, tokens: int) -> ApiError:
-        by_requests = kind == "requests"
-        limit = subject.requests if by_requests else subject.tokens
-        assert limit is not None, "it was passed"
-        wait_s = self._wait_s(subject.name, by_requests, limit - (1 if by_requests else tokens))
-        return ApiError(
-            429,
-            "rate_limit_exceeded",
-            f"{subject.whose} limit of {limit} {kind} a minute is reached; ask in {wait_s} s.",
-            kind,
-            headers={"retry-after": str(wait_s)},
-        )
-
-    def _wait_s(self, subject: str, by_requests: bool, at_most: int) -> int:
-        """Until no more than this is counted, when nothing else comes."""
-        now_s = time.monotonic()
-        counts = self._windows.by_second(subject, int(now_s))
-        left = sum(requests if by_requests else tokens for _, requests, tokens in counts)
-        for second, requests, tokens in counts:
-            left -= requests if by_requests else tokens
-            if left <= at_most:
+    def _wait_s(self, subject: str, kind: str, limit: int, tokens: int, now_s: float) -> int:
+        """Until a request of so many tokens is within the limit, when nothing else comes."""
+        counts = [
+            (second, requests if kind == "requests" else used)
+            for second, requests, used in self._windows.by_second(subject, int(now_s))
+        ]
+        over = sum(count for _, count in counts) + (1 if kind == "requests" else tokens) - limit
+        for second, count in counts:
+            over -= count
+            if over <= 0:
                 return _free_in_s(second, now_s)
         return 1
 

@@ -28,7 +28,7 @@ SLOTS = 8192
 """Subjects that are counted at one time."""
 IDLE_S = 2 * WINDOW_S
 """After which a subject that is not asked for gives its slot to another."""
-LOCK_TIMEOUT_S = 0.05
+LOCK_TIMEOUT_S = 0.02
 """To find a slot for a subject takes microseconds; whoever holds the lock longer is stopped."""
 
 _BUCKETS = 64
@@ -118,12 +118,10 @@ class Windows:
 
     def _window(self, subject: str, second: int) -> "_Window":
         window = self._known.get(subject)
-        if (
-            window is None
-            or window.rows != self._cells[_ROWS_CLAIMED]
-            or self._cells[window.tag_at] != window.tag
-        ):
-            window = self._find(subject, second)
+        if window is None or self._cells[window.tag_at] != window.tag:
+            window = self._known[subject] = self._find(subject, second)
+        elif window.rows != self._cells[_ROWS_CLAIMED]:
+            window = self._known[subject] = self._view(window.tag, window.tag_at - _TAGS)
         return window
 
     def _find(self, subject: str, second: int) -> "_Window":
@@ -132,14 +130,13 @@ class Windows:
         tag = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8]) >> 1
         with self._alone():
             slot = self._slot(tag, second)
-            rows = self._cells[_ROWS_CLAIMED]
-        start = _TABLE + slot * _SLOT
+        return self._view(tag, slot)
+
+    def _view(self, tag: int, slot: int) -> "_Window":
+        start, rows = _TABLE + slot * _SLOT, self._cells[_ROWS_CLAIMED]
         table = self._array[start : start + rows * _ROW].reshape(rows, 2, _BUCKETS)
-        window = _Window(
-            tag, _TAGS + slot, start + self._row * _ROW, rows, table[:, 0], table[:, 1]
-        )
-        self._known[subject] = window
-        return window
+        own_at = start + self._row * _ROW
+        return _Window(tag, _TAGS + slot, own_at, rows, table[:, 0], table[:, 1])
 
     def _slot(self, tag: int, second: int) -> int:
         """Of this subject, or one that it gets now."""
@@ -172,6 +169,7 @@ class Windows:
         while not _locked(self._lock):
             if time.monotonic() > until_s:
                 raise TimeoutError("another gateway holds the lock of the limits")
+            time.sleep(0.0005)
         try:
             yield
         finally:

@@ -107,7 +107,9 @@ def test_a_token_with_one_character_changed_is_refused(tokens: Tokens, data: st.
     )
 )
 def test_headers_hold_one_credential_or_none(given: dict[bytes, bytes]) -> None:
+    status = 0
     try:
-        assert isinstance(credential_of(given), str)
+        credential = credential_of(given)
     except ApiError as error:
-        assert error.status == 401
+        status = error.status
+    assert status == 401 or credential.encode("latin-1") in b" ".join(given.values())

@@ -91,9 +91,7 @@ def test_algorithms_that_need_no_private_key_of_the_issuer_are_refused(
         ("http://localhost.login.example/keys", False),
     ],
 )
-def test_keys_come_by_https_unless_from_this_machine(
-    tmp_path: Path, url: str, taken: bool
-) -> None:
+def test_keys_come_by_https_unless_from_this_machine(tmp_path: Path, url: str, taken: bool) -> None:
     directory = with_issuer(tmp_path, "https://login.example/keys", url)
     if taken:
         load(directory)
