@@ -88,7 +88,9 @@ class Limiter:
         try:
             yield
         finally:
-            self.settle(reservation, call.used_tokens, time.monotonic())
+            used = call.used
+            used_tokens = used.prompt_tokens + used.completion_tokens
+            self.settle(reservation, used_tokens, time.monotonic())
 
     def reserve(self, subjects: list[Subject], tokens: int, now_s: float) -> Reservation:
         """Counts a request; `verdict` says whether it may go on. Raises ApiError 429 for one that

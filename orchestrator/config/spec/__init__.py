@@ -26,6 +26,7 @@ from orchestrator.config.spec.settings import Controller, Gateway, Policy, Timeo
 from orchestrator.config.spec.workload import (
     Budget,
     Burst,
+    Hedge,
     PriceCeiling,
     Schedule,
     Slo,
@@ -44,6 +45,7 @@ __all__ = [
     "DataClassLabel",
     "Endpoint",
     "Gateway",
+    "Hedge",
     "JwtIssuer",
     "Key",
     "Limits",
