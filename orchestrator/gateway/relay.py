@@ -149,6 +149,7 @@ class Relay:
             (b"x-orchestrator-zone", candidate.zone.name.encode()),
             (b"x-orchestrator-variant", candidate.variant.name.encode()),
             (b"x-orchestrator-policy-version", grant.policy_version.encode()),
+            *call.limit_headers,
         ]
         if begun.stream:
             headers.append((b"cache-control", b"no-cache"))
