@@ -1,17 +1,16 @@
 """Where each attempt of a request goes, by the rules in force, on record."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-from orchestrator.config.spec import Workload
+from orchestrator.config.spec import Timeouts, Workload
 from orchestrator.gateway.admission import Admission, Shed, Waiter
 from orchestrator.gateway.affinity import Affinity
 from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.ejection import Ejection
 from orchestrator.gateway.errors import ApiError, unavailable
 from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.metrics import EJECTED
 from orchestrator.gateway.outlook import outlook, retry_after_s
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.refusals import deadline_unreachable, denial, queue_full
@@ -25,6 +24,8 @@ from orchestrator.policy.view import View
 
 BYTES_PER_TOKEN = 4
 """Of a prompt, for predictions."""
+FIRST_OF_ALL = 101
+"""Above every priority that can be configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ class Placement:
         self._ejection = Ejection()
         self._affinity = Affinity()
         self._admission: Admission[Found] = exchange.admission
+        telemetry.watch(EJECTED, self._ejected)
+
+    def _ejected(self) -> dict[tuple[str, ...], float]:
+        ejected = self._ejection.ejected(time.monotonic())
+        return {tuple(endpoint.split("/")): 1 for endpoint in ejected}
 
     def remember(self, call: Call) -> None:
         """What the request was found to be, before anything of it is sent. Raises ApiError 503."""
@@ -59,47 +65,38 @@ class Placement:
         call.answer_is_kept = self._sensitivity.remember(call.labels, own)
 
     async def granted(
-        self, call: Call, number: int, failed: dict[str, str], left_s: float
+        self, call: Call, number: int, failed: dict[str, str], left_s: float, kind: str
     ) -> Grant:
         """Where an attempt may go, on record. Where nothing has room at first, what the workload
         says to that: a smaller variant, or patience. `failed`: endpoints that failed this request,
-        with the reason; `left_s`: of the time that it has, 0 for one that is no loss: it does not
-        wait, and overtakes nobody. Raises ApiError."""
-        asked_s = time.monotonic()
+        with the reason; `left_s`: of the time that it has. Raises ApiError.
+
+        A hedge is no loss: it does not wait, and overtakes nobody."""
         self._keep_up(call)
         found = self._decide(call, failed)
-        queue, workload = self._admission.queue, self._workload(call)
-        if left_s <= 0:
-            if found.decision.grant is None or self._admission.busy:
+        if found.decision.grant is None or self._admission.busy:
+            if kind == "hedge":
                 raise unavailable("no_capacity", "No replica has room to spare.")
-        elif found.decision.grant is None or self._admission.busy:
-            if self._until_s(call, failed, found.decision) > asked_s:
-                found = await self._wait(call, number, failed, found, asked_s + left_s)
-                call.queued_s = time.monotonic() - asked_s
+            found = await self._waited(call, number, failed, left_s, found)
         else:
-            queue.arrives(workload.name, workload.priority)
+            self._admission.queue.arrives(call.caller.workload, self._priority(call))
         self._record(call, number, found)
-        grant = found.decision.grant
-        if grant is None:
+        if found.decision.grant is None:
             raise self._refusal(call, found.decision, bool(failed))
         expected = self._expected_tokens(call)
         call.charged += expected
-        queue.goes(workload.name, workload.priority, expected)
-        return grant
+        self._admission.queue.goes(call.caller.workload, self._priority(call), expected)
+        return found.decision.grant
 
-    async def _wait(
-        self,
-        call: Call,
-        number: int,
-        failed: dict[str, str],
-        found: Found,
-        latest_s: float,
+    async def _waited(
+        self, call: Call, number: int, failed: dict[str, str], left_s: float, found: Found
     ) -> Found:
-        """Until it may go, or its time is over. Raises ApiError when it never could in time, or
-        has to make way for others."""
+        """What is found when it may go, or its time is over. Raises ApiError when it never could
+        go in time, or has to make way for others."""
+        asked_s = time.monotonic()
 
         def until_s(decision: Decision) -> float:
-            return min(self._until_s(call, failed, decision), latest_s)
+            return min(self._until_s(call, failed, decision, asked_s), asked_s + left_s)
 
         def look(waiter: Waiter[Found]) -> Found | None:
             self._keep_up(call)
@@ -110,72 +107,80 @@ class Placement:
                     return None
             return found
 
-        workload = self._workload(call)
-        waiter = self._waiter(call, failed, found.decision, until_s(found.decision), look)
+        last_s = until_s(found.decision)
+        if last_s <= asked_s:
+            return found
         if found.decision.denied == "saturated":
             seen = outlook(found.decision, self._ahead(call, found.decision))
-            if seen.is_measured and time.monotonic() + seen.first_token_s > waiter.until_s:
+            if seen.is_measured and asked_s + seen.first_token_s > last_s:
                 self._record(call, number, found)
-                raise self._shed(call, found.decision, deadline_unreachable)
-        with self._telemetry.queued(workload.name, workload.priority):
-            try:
-                return await self._admission.wait(waiter)
-            except Shed:
-                raise self._shed(call, found.decision, queue_full) from None
-
-    def _waiter(
-        self,
-        call: Call,
-        failed: dict[str, str],
-        decision: Decision,
-        until_s: float,
-        look: Callable[[Waiter[Found]], Found | None],
-    ) -> Waiter[Found]:
-        workload, selection = self._workload(call), self._selection(call, decision)
-        return Waiter(
-            workload.name,
-            workload.priority,
-            (workload.name, call.request.model, decision.data_class, frozenset(failed)),
+                raise deadline_unreachable(self._retry_after_s(call, found.decision))
+        selection = self._selection(call, found.decision)
+        waiter = Waiter(
+            call.caller.workload,
+            self._priority(call),
+            (
+                call.caller.workload,
+                call.request.model,
+                found.decision.data_class,
+                call.variant,
+                frozenset(failed),
+            ),
             selection.position.keys(),
             selection.home,
             call.started_s,
             self._expected_tokens(call),
-            until_s=until_s,
+            until_s=last_s,
             look=look,
         )
+        try:
+            return await self._admission.wait(waiter)
+        except Shed:
+            raise queue_full(self._retry_after_s(call, found.decision)) from None
+        finally:
+            call.queued_s += time.monotonic() - asked_s
 
-    def _selection(self, call: Call, decision: Decision) -> Selection:
-        """Where such requests may ever run."""
-        workload = self._workload(call)
-        return call.rules.catalogue.selection(
-            workload.name,
-            call.request.model,
-            decision.data_class,
-            workload.when_infeasible.min_quality is not None,
-        )
-
-    def _ahead(self, call: Call, decision: Decision) -> int:
-        workload, selection = self._workload(call), self._selection(call, decision)
-        return self._admission.queue.ahead(
-            workload.name, workload.priority, selection.position.keys()
-        )
-
-    def _until_s(self, call: Call, failed: dict[str, str], decision: Decision) -> float:
+    def _until_s(
+        self, call: Call, failed: dict[str, str], decision: Decision, asked_s: float
+    ) -> float:
         """Until when it may wait, by what it waits for."""
-        workload = self._workload(call)
-        if decision.grant is not None or decision.denied == "saturated":
+        may_be_full = decision.grant is not None or decision.denied == "saturated"
+        if call.variant:
+            # Its client has the beginning, and hears nothing meanwhile.
+            return asked_s + self._timeouts(call).between_tokens_s if may_be_full else asked_s
+        if may_be_full:
             return call.started_s + self._deadline_s(call)
         if decision.denied == "no_capacity" and not failed:
-            return call.started_s + workload.when_infeasible.queue_s
-        return call.started_s
+            return call.started_s + self._workload(call).when_infeasible.queue_s
+        return asked_s
+
+    def _priority(self, call: Call) -> int:
+        """Whoever has begun an answer goes on with it before others begin."""
+        return FIRST_OF_ALL if call.variant else self._workload(call).priority
 
     def _deadline_s(self, call: Call) -> float:
         own = self._workload(call).slo.deadline_s
-        timeouts = call.rules.catalogue.configuration.gateway.timeouts
-        return timeouts.first_token_s if own is None else own
+        return self._timeouts(call).first_token_s if own is None else own
+
+    def _timeouts(self, call: Call) -> Timeouts:
+        return call.rules.catalogue.configuration.gateway.timeouts
 
     def _workload(self, call: Call) -> Workload:
         return call.rules.catalogue.workloads[call.caller.workload]
+
+    def _selection(self, call: Call, decision: Decision) -> Selection:
+        """Where such requests may ever run."""
+        smaller = self._workload(call).when_infeasible.min_quality is not None
+        return call.rules.catalogue.selection(
+            call.caller.workload, call.request.model, decision.data_class, smaller
+        )
+
+    def _ahead(self, call: Call, decision: Decision) -> int:
+        endpoints = self._selection(call, decision).position.keys()
+        return self._admission.queue.ahead(call.caller.workload, self._priority(call), endpoints)
+
+    def _retry_after_s(self, call: Call, decision: Decision) -> int:
+        return retry_after_s(decision, self._ahead(call, decision), self._deadline_s(call))
 
     def _expected_tokens(self, call: Call) -> float:
         return self._admission.queue.expected_tokens(
@@ -184,23 +189,16 @@ class Placement:
 
     def _record(self, call: Call, number: int, found: Found) -> None:
         """Raises ApiError 503."""
+        if call.trace is not None:
+            call.trace.decided(number, found.decision)
         if not self._records.decided(
             call.request_id, call.caller.id, number, found.facts, found.decision, found.view
         ):
             raise unavailable("not_on_record", "Decisions cannot be put on record now.")
 
     def _refusal(self, call: Call, decision: Decision, tried: bool) -> ApiError:
-        if decision.denied not in ("saturated", "no_capacity"):
-            return denial(decision, tried, 0)
-        return self._shed(call, decision, partial(denial, decision, tried))
-
-    def _shed(self, call: Call, decision: Decision, refusal: Callable[[int], ApiError]) -> ApiError:
-        """The refusal, with the time after which another try may succeed."""
-        ahead = self._ahead(call, decision)
-        error = refusal(retry_after_s(decision, ahead, self._deadline_s(call)))
-        workload = self._workload(call)
-        self._telemetry.shed(workload.name, workload.priority, error.code)
-        return error
+        waits = decision.denied in ("saturated", "no_capacity")
+        return denial(decision, tried, self._retry_after_s(call, decision) if waits else 0)
 
     def opened(self, attempt: Attempt) -> None:
         self._ejection.opened(attempt.endpoint, attempt.started_s)
@@ -215,9 +213,11 @@ class Placement:
     def closed(self, call: Call, attempt: Attempt) -> None:
         """Its place is free again, and its workload has had this service."""
         self._ejection.closed(attempt.endpoint)
-        used = attempt.usage or attempt.counted
         self._admission.queue.ended(
-            call.caller.workload, call.charged, used.prompt_tokens, used.completion_tokens
+            call.caller.workload,
+            call.charged,
+            attempt.used.prompt_tokens,
+            attempt.used.completion_tokens,
         )
         call.charged = 0.0
         self._admission.stir(attempt.endpoint)
@@ -276,6 +276,7 @@ class Placement:
             inflight=self._telemetry.inflight.counts,
             excluded=excluded,
             affinity=self._affinity.of(call.request.body),
+            variant=call.variant,
             smaller_variant=smaller_variant,
         )
 

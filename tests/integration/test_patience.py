@@ -17,7 +17,7 @@ from orchestrator.policy.snapshot import EndpointState, Snapshot
 from orchestrator.signals.report import GatewayReport
 from orchestrator.simulate.engine import SimulatedEngine
 from orchestrator.simulate.faults import Fault
-from tests.integration.engines import CONFIG, FAST, apply, scripted, serve, serve_engine
+from tests.integration.engines import CONFIG, FAST, apply, samples, scripted, serve, serve_engine
 from tests.integration.engines import serve_gateway as gateway_on
 
 SMALLER = (
@@ -117,7 +117,7 @@ class Stack:
     async def queue_length(self) -> float:
         async with self.session.get(f"{self.url}/metrics") as answer:
             lines = (await answer.text()).splitlines()
-        gauge = "orchestrator_queued_requests{"
+        gauge = "orchestrator_queue_length{"
         return sum(float(line.split()[-1]) for line in lines if line.startswith(gauge))
 
     @staticmethod
@@ -183,7 +183,8 @@ async def made_known(s: Stack) -> None:
     async with asyncio.timeout(10):
         while True:
             async with s.session.get(f"{s.url}/metrics") as answer:
-                if f"orchestrator_snapshot_version {s.fleet.version}.0" in await answer.text():
+                shown = samples(await answer.text(), "orchestrator_snapshot_version")
+                if shown == [({}, s.fleet.version)]:
                     return
             await asyncio.sleep(0.02)
 
