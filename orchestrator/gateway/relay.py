@@ -18,7 +18,7 @@ from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.placement import Placement
 from orchestrator.gateway.records import Records
-from orchestrator.gateway.refusals import OUT_OF_TIME, denial, interruption
+from orchestrator.gateway.refusals import OUT_OF_TIME, interruption
 from orchestrator.gateway.retries import RetryBudget
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
@@ -70,15 +70,15 @@ class Relay:
                 failed[attempt.endpoint] = f"failed this request: {failure.reason}"
         raise unavailable("upstream_failed", "No replica answered. Try again shortly.")
 
-    async def _granted(self, call: Call, failed: dict[str, str], kind: str) -> Attempt:
+    async def _granted(
+        self, call: Call, failed: dict[str, str], kind: str, patient: bool = True
+    ) -> Attempt:
         """Raises ApiError."""
         call.decisions += 1
-        left_s = self._attempts.left_s(call)
-        decision = await self._placement.decided(call, call.decisions, failed, left_s)
-        if decision.grant is None:
-            raise denial(decision, bool(failed))
+        left_s = self._attempts.left_s(call) if patient else 0.0
+        grant = await self._placement.granted(call, call.decisions, failed, left_s)
         said = call.request.dialect.answer()
-        return Attempt(decision.grant, call.decisions, time.monotonic(), said, kind=kind)
+        return Attempt(grant, call.decisions, time.monotonic(), said, kind=kind)
 
     def _hedge(self, call: Call) -> Hedge | None:
         """For short requests alone: a long one twice would cost more than it gains."""
@@ -121,7 +121,7 @@ class Relay:
             return None
         keep_away = failed | {first.endpoint: "has this request already"}
         try:
-            return await self._granted(call, keep_away, "hedge")
+            return await self._granted(call, keep_away, "hedge", patient=False)
         except ApiError:
             return None
 
