@@ -36,6 +36,8 @@ class Exchange:
         """Raises ConfigurationError: a gateway never serves without its rules."""
         self.gateway_id = uuid.uuid4().hex[:8]
         self.admission: Admission[Any] = Admission(0)
+        self.on_snapshot: Callable[[], None] = lambda: None
+        """Called when there is a new one."""
         self._store = PolicyStore(state)
         self._telemetry = telemetry
         self._audit_head = audit_head
@@ -151,6 +153,7 @@ class Exchange:
             self._adopt(rules, snapshot)
             log.info("policy version %s is in force", self.catalogue.version)
         self._received_s = time.monotonic()
+        self.on_snapshot()
 
 
 def _before_the_first(catalogue: Catalogue) -> Snapshot:
