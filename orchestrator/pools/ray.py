@@ -179,7 +179,7 @@ def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
             "health_check_timeout_s": 30,
             "request_router_config": {
                 "request_router_class": "orchestrator.pools.replica_router.PrefixLoadRouter",
-                "request_router_kwargs": {"slack": max(1, variant.max_num_seqs // SLACK_DIVISOR)},
+                "request_router_kwargs": {"slack": max(2, variant.max_num_seqs // SLACK_DIVISOR)},
             },
         },
         "engine_kwargs": _engine_kwargs(candidate),

@@ -12,7 +12,7 @@ from ray.serve.request_router import PendingRequest, RequestRouter, RunningRepli
 from orchestrator.pools.prefix_cache import PrefixCache
 from orchestrator.signals.prefixes import decode
 
-PROBE_INTERVAL_S = 0.1
+PROBE_INTERVAL_S = 0.05
 PROBE_TIMEOUT_S = 1.0
 
 
@@ -38,8 +38,7 @@ class PrefixLoadRouter(RequestRouter):  # type: ignore[misc]
     ) -> list[list[RunningReplica]]:
         """One replica a rank, best first."""
         replicas = {r.replica_id.unique_id: r for r in candidate_replicas}
-        session_id = pending_request.metadata.session_id if pending_request else ""
-        beginnings = decode(session_id) if session_id else []
+        beginnings = decode(pending_request.metadata.session_id) if pending_request else []
         ranked = self._cache.rank({name: self._loads.get(name, 0) for name in replicas}, beginnings)
         if ranked:
             self._took(ranked[0], beginnings)
