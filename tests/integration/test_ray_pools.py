@@ -103,7 +103,9 @@ def test_a_base_never_answers_in_the_name_of_its_adapter() -> None:
 
 
 def test_an_adapter_may_be_larger_than_vllm_expects() -> None:
-    assert engine_of(lora="org/adapter", engine_args={"max_lora_rank": 64})[1]["max_lora_rank"] == 64
+    assert (
+        engine_of(lora="org/adapter", engine_args={"max_lora_rank": 64})[1]["max_lora_rank"] == 64
+    )
 
 
 @pytest.mark.parametrize("task", ["embed", "classify"])
