@@ -57,7 +57,7 @@ class PrefixCache:
             read.popitem(last=False)
 
     def _cached_share(self, replica: str, beginnings: Sequence[int]) -> float:
-        read = self._read.get(replica, {})
+        read = self._read.get(replica, ())
         for number in range(len(beginnings) - 1, -1, -1):
             if beginnings[number] in read:
                 return LENGTHS[number] / LENGTHS[len(beginnings) - 1]
