@@ -272,15 +272,18 @@ class Placement:
         return found
 
     def _decide_for(self, call: Call, failed: dict[str, str], smaller_variant: bool) -> Found:
-        """Ejected endpoints are left alone while there are others, be they full: the last one is
-        tried again."""
+        """Ejected endpoints, and those that failed the request, are left alone while there are
+        others, be they full: the last one is tried again, if one replica is not all that it is."""
         view = self._exchange.view
         ejected = self._ejection.ejected(time.monotonic())
         facts = self._facts(call, {**ejected, **failed}, smaller_variant)
         decision = decide(facts, view)
-        if ejected and decision.grant is None and decision.denied != "saturated":
-            facts = self._facts(call, failed, smaller_variant)
-            decision = decide(facts, view)
+        if decision.grant is None and decision.denied != "saturated" and (ejected or failed):
+            # One replica of several may be lost, and the others do well.
+            lost = {e: why for e, why in failed.items() if view.replicas(e) < 2}
+            if ejected or lost != failed:
+                facts = self._facts(call, lost, smaller_variant)
+                decision = decide(facts, view)
         return Found(facts, decision, view)
 
     def _facts(self, call: Call, excluded: dict[str, str], smaller_variant: bool) -> Facts:

@@ -15,6 +15,7 @@ from orchestrator.config import keys
 from orchestrator.config.load import load
 from orchestrator.policy.snapshot import EndpointState, Hold, Snapshot
 from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
+from orchestrator.simulate.faults import Fault
 from tests.integration.engines import CONFIG, scripted, serve, serve_engine, serve_gateway, text
 
 SLOW = EngineSpec("m", ttft_s=0.001, itl_s=0.05)
@@ -30,6 +31,7 @@ class Fleet:
         self.away = SimulatedEngine(SLOW, remember=True)
         self.hold: Hold | None = None
         self.away_is_ready = True
+        self.home_replicas = 1
         self._version = 1
 
     async def exchange(self, _: web.Request) -> web.Response:
@@ -39,7 +41,7 @@ class Fleet:
             config_version=self.config_version,
             created_at_s=time.time(),
             endpoints={
-                HOME: EndpointState(ready_replicas=1),
+                HOME: EndpointState(ready_replicas=self.home_replicas),
                 AWAY: EndpointState(ready_replicas=int(self.away_is_ready)),
             },
             holds={"a-home": self.hold} if self.hold else {},
@@ -134,5 +136,27 @@ def test_a_drained_pool_finishes_its_streams_and_gets_no_more(tmp_path: Path) ->
         pool, answer = await asking
         assert (pool, text(answer)) == ("a-home", ANSWER)
         assert fleet.home.cancelled == 0
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_an_answer_goes_on_at_the_same_endpoint_where_that_has_other_replicas(
+    tmp_path: Path, replicas: int
+) -> None:
+    async def test(fleet: Fleet) -> None:
+        fleet.home_replicas, fleet.away_is_ready = replicas, False
+        await asyncio.sleep(0.2)
+        fleet.home.faults.append(Fault.parse("cut:5"))
+        asking = asyncio.create_task(fleet.ask("closed"))
+        await asked(fleet.home)
+        fleet.home.faults.clear()
+        _, answer = await asking
+        if replicas > 1:
+            assert text(answer) == ANSWER
+            assert answer.endswith("data: [DONE]\n\n")
+        else:
+            assert text(answer) == " t0 t1 t2 t3 t4"
+            assert '"code":"stream_interrupted"' in answer
 
     run(tmp_path, test)
