@@ -14,6 +14,7 @@ from aiohttp import web
 from orchestrator.config import keys
 from orchestrator.config.store import PolicyStore
 from orchestrator.gateway.app import Gateway
+from orchestrator.gateway.connections import Limits
 from orchestrator.gateway.server import listen, server
 from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
 from orchestrator.simulate.faults import Fault
@@ -111,11 +112,11 @@ def apply(directory: Path) -> None:
 
 
 @asynccontextmanager
-async def serve_gateway(directory: Path) -> AsyncIterator[str]:
+async def serve_gateway(directory: Path, limits: Limits | None = None) -> AsyncIterator[str]:
     """The URL of a gateway by this configuration, which keeps its records beside it."""
     apply(directory)
     gateway = Gateway(directory)
-    http, listener = server(gateway), listen("http://127.0.0.1:0")
+    http, listener = server(gateway, limits), listen("http://127.0.0.1:0")
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     while not http.started:
         await asyncio.sleep(0.01)
@@ -157,6 +158,7 @@ async def world(
     total_s: float = 60,
     max_open: int = 100,
     home_is_dead: bool = False,
+    limits: Limits | None = None,
 ) -> AsyncIterator[World]:
     """`home` and `away` are faults, as `Fault.parse` takes them, or answer in an engine's place."""
     home_engine, away_engine = (
@@ -179,7 +181,7 @@ async def world(
         )
         (tmp_path / "all.yaml").write_text(text)
         plain = {name: keys.create(tmp_path, name)[1] for name in ("open", "closed")}
-        async with serve_gateway(tmp_path) as url, aiohttp.ClientSession() as session:
+        async with serve_gateway(tmp_path, limits) as url, aiohttp.ClientSession() as session:
             yield World(url, home_engine, away_engine, session, plain)
 
 
