@@ -62,9 +62,13 @@ def parse(path: str, raw: bytes) -> InferenceRequest:
         wants_usage = options.get("include_usage") is True
         if not wants_usage:
             body["stream_options"] = {**options, "include_usage": True}
-    return InferenceRequest(
-        path, model, stream, wants_usage, _max_tokens(body), body, orjson.dumps(body)
-    )
+    max_tokens = _max_tokens(body)
+    try:
+        # Less deep than what can be read.
+        rebuilt = orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        raise ApiError(400, "invalid_json", "The body is nested too deeply.") from None
+    return InferenceRequest(path, model, stream, wants_usage, max_tokens, body, rebuilt)
 
 
 def _max_tokens(body: dict[str, Any]) -> int:

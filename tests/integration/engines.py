@@ -1,7 +1,7 @@
 """Simulated engines and the gateway in front of them, over real HTTP on loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,11 +159,14 @@ async def world(
     max_open: int = 100,
     home_is_dead: bool = False,
     limits: Limits | None = None,
+    replacing: Mapping[str, str] | None = None,
+    spec: EngineSpec = FAST,
 ) -> AsyncIterator[World]:
-    """`home` and `away` are faults, as `Fault.parse` takes them, or answer in an engine's place."""
+    """`home` and `away` are faults, as `Fault.parse` takes them, or answer in an engine's place.
+    `replacing`: parts of the configuration's text by others. `spec`: of both engines."""
     home_engine, away_engine = (
         SimulatedEngine(
-            FAST, [Fault.parse(how)] if isinstance(how, str) and how else [], remember=True
+            spec, [Fault.parse(how)] if isinstance(how, str) and how else [], remember=True
         )
         for how in (home, away)
     )
@@ -179,6 +182,9 @@ async def world(
             total_s=total_s,
             max_open=max_open,
         )
+        for part, other in (replacing or {}).items():
+            assert part in text
+            text = text.replace(part, other)
         (tmp_path / "all.yaml").write_text(text)
         plain = {name: keys.create(tmp_path, name)[1] for name in ("open", "closed")}
         async with serve_gateway(tmp_path, limits) as url, aiohttp.ClientSession() as session:
