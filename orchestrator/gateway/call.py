@@ -1,7 +1,7 @@
 """A request on its way, and each attempt to have it answered."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.gateway.answers import Answer
@@ -9,7 +9,7 @@ from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.rules import Rules
 from orchestrator.gateway.sensitivity import Labels
-from orchestrator.gateway.usage import Usage
+from orchestrator.gateway.usage import NOTHING, Usage
 from orchestrator.policy.grant import Grant
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -33,6 +33,7 @@ class Call:
     """The status that was sent to the client, 0 before that."""
     zone: str = ""
     pool: str = ""
+    attempts: int = 0
     answer_is_kept: bool = False
     """Its conversation is above the workload's own class."""
 
@@ -42,13 +43,14 @@ class Attempt:
     grant: Grant
     number: int
     started_s: float
+    said: Answer
+    """What was passed on, where the answer is kept."""
     first_token_s: float | None = None
     usage: Usage | None = None
-    chunks: int = 0
-    """Content events passed on; the count of tokens when the engine gives no usage."""
+    """By the engine."""
+    counted: Usage = NOTHING
+    """By what was passed on, for an engine that tells none."""
     outcome: str = "cancelled"
-    said: Answer = field(default_factory=Answer)
-    """What was passed on, where the answer is kept."""
 
     @property
     def endpoint(self) -> str:

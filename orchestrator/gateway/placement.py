@@ -64,8 +64,14 @@ class Placement:
             raise unavailable("not_on_record", "Decisions cannot be put on record now.")
         return decision
 
+    def opened(self, attempt: Attempt) -> None:
+        self._ejection.opened(attempt.endpoint, attempt.started_s)
+
+    def closed(self, attempt: Attempt) -> None:
+        self._ejection.closed(attempt.endpoint)
+
     def succeeded(self, call: Call, attempt: Attempt) -> None:
-        self._ejection.succeeded(attempt.endpoint)
+        self._ejection.succeeded(attempt.endpoint, time.monotonic())
         self._affinity.served(call.request.body, attempt.endpoint)
 
     def failed(self, attempt: Attempt, reason: str) -> None:

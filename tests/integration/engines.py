@@ -161,9 +161,12 @@ async def world(
     limits: Limits | None = None,
     replacing: Mapping[str, str] | None = None,
     spec: EngineSpec = FAST,
+    more: str = "",
+    vllm: bool = False,
 ) -> AsyncIterator[World]:
     """`home` and `away` are faults, as `Fault.parse` takes them, or answer in an engine's place.
-    `replacing`: parts of the configuration's text by others. `spec`: of both engines."""
+    `replacing`: parts of the configuration's text by others. `spec`: of both engines. `more`:
+    another field of the open workload. `vllm`: both are known to be vLLM."""
     home_engine, away_engine = (
         SimulatedEngine(
             spec, [Fault.parse(how)] if isinstance(how, str) and how else [], remember=True
@@ -185,6 +188,10 @@ async def world(
         for part, other in (replacing or {}).items():
             assert part in text
             text = text.replace(part, other)
+        if more:
+            text = text.replace("  - name: open\n", f"  - name: open\n    {more}\n")
+        if vllm:
+            text = text.replace("kind: openai,", "kind: openai, engine: vllm,")
         (tmp_path / "all.yaml").write_text(text)
         plain = {name: keys.create(tmp_path, name)[1] for name in ("open", "closed")}
         async with serve_gateway(tmp_path, limits) as url, aiohttp.ClientSession() as session:

@@ -25,6 +25,7 @@ from orchestrator.config.spec.settings import Controller, Gateway, Policy, Timeo
 from orchestrator.config.spec.workload import (
     Budget,
     Burst,
+    Hedge,
     Key,
     PriceCeiling,
     Schedule,
@@ -42,6 +43,7 @@ __all__ = [
     "Controller",
     "DataClassLabel",
     "Gateway",
+    "Hedge",
     "Key",
     "Model",
     "Name",
