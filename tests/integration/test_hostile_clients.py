@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import psutil
 import pytest
+import uvloop
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -542,7 +543,7 @@ def test_slow_heads_are_cut_off_and_harm_nobody(tmp_path: Path) -> None:
                 answers = await asyncio.gather(*(dribble(w) for _ in range(200)))
             assert {refusal(got) for got in answers} == {(408, "header_timeout")}
 
-    asyncio.run(inside())
+    uvloop.run(inside())
 
 
 def test_slow_bodies_are_cut_off_and_harm_nobody(
@@ -568,7 +569,7 @@ def test_slow_bodies_are_cut_off_and_harm_nobody(
                 answers = await asyncio.gather(*(dribble(w) for _ in range(200)))
             assert {refusal(got) for got in answers} == {(408, "body_timeout")}
 
-    asyncio.run(inside())
+    uvloop.run(inside())
 
 
 async def still_open(connections: list[Connection]) -> int:
@@ -602,7 +603,7 @@ def test_of_a_flood_of_connections_only_so_many_stay_and_new_ones_are_served(
             for _, writer in flood:
                 writer.close()
 
-    asyncio.run(inside())
+    uvloop.run(inside())
 
 
 def test_two_thousand_idle_connections_harm_nobody_and_are_closed_in_time(tmp_path: Path) -> None:
@@ -622,7 +623,7 @@ def test_two_thousand_idle_connections_harm_nobody_and_are_closed_in_time(tmp_pa
                 while process.num_fds() > files + 10:
                     await asyncio.sleep(0.1)
 
-    asyncio.run(inside())
+    uvloop.run(inside())
 
 
 def test_a_connection_too_many_beside_busy_ones_is_told_to_come_back(tmp_path: Path) -> None:
@@ -644,7 +645,7 @@ def test_a_connection_too_many_beside_busy_ones_is_told_to_come_back(tmp_path: P
         async with w.post("closed") as answer:
             return int(answer.status)
 
-    asyncio.run(inside())
+    uvloop.run(inside())
 
 
 def test_a_kept_connection_is_closed_when_nothing_more_comes(tmp_path: Path) -> None:
@@ -653,4 +654,4 @@ def test_a_kept_connection_is_closed_when_nothing_more_comes(tmp_path: Path) -> 
             got = await sent(w, WHOLE)
             assert STATUS.findall(got) == [b"200"]
 
-    asyncio.run(inside())
+    uvloop.run(inside())

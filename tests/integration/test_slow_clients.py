@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from orchestrator.gateway.server import listen
 from orchestrator.simulate.engine import EngineSpec
@@ -72,4 +73,4 @@ def test_the_engine_is_free_while_its_client_still_reads(
         assert text(lines).split() == [f"t{i}" for i in range(TOKENS)]
         assert "data: [DONE]" in lines
 
-    asyncio.run(inside())
+    uvloop.run(inside())

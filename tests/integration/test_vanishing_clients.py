@@ -16,6 +16,7 @@ from pathlib import Path
 import orjson
 import psutil
 import pytest
+import uvloop
 
 from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
 from tests.integration.engines import World, world
@@ -109,7 +110,8 @@ def test_a_thousand_clients_vanish_and_nothing_of_them_is_left(tmp_path: Path) -
     chance = random.Random(seed)
 
     async def inside() -> None:
-        async with world(tmp_path, max_open=2000, spec=SLOW) as w:
+        patient = {"first_token_s: 1": "first_token_s: 60"}
+        async with world(tmp_path, max_open=2000, spec=SLOW, replacing=patient) as w:
             async with w.post() as answer:
                 assert answer.status == 200
             process = psutil.Process()
@@ -137,7 +139,7 @@ def test_a_thousand_clients_vanish_and_nothing_of_them_is_left(tmp_path: Path) -
                     assert answer.status == 200
         return received
 
-    received = asyncio.run(inside())
+    received = uvloop.run(inside())
     rows = sqlite3.connect(tmp_path / "ledger.sqlite").execute(
         "SELECT request_id, attempt, outcome, usage_source FROM usage"
     )
@@ -183,4 +185,4 @@ def test_an_engine_is_told_at_once_that_its_client_has_gone(
             f"{max(took_s) * 1000:.1f} ms at most ({manner}, {'stream' if stream else 'whole'})"
         )
 
-    asyncio.run(inside())
+    uvloop.run(inside())
