@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from orchestrator.gateway.errors import ApiError, without_text
+from orchestrator.gateway.errors import ApiError
+from orchestrator.gateway.safe_log import without_text
 
 Message = MutableMapping[str, Any]
 App = Callable[

@@ -16,6 +16,7 @@ from orchestrator.config.load import ConfigurationError
 from orchestrator.config.spec import Key
 from orchestrator.config.store import PolicyStore
 from orchestrator.gateway.rules import Rules, in_force, load_rules
+from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.waiting import WaitingRoom
 from orchestrator.policy.catalogue import Catalogue
@@ -82,9 +83,9 @@ class Exchange:
                     log.warning("no snapshot from the controller: %s", type(error).__name__)
                 except ConfigurationError as error:
                     log.error("the changed configuration is not taken: %s", error)
-                except Exception:
+                except Exception as error:
                     # Whatever it was: revoked keys and staleness depend on this loop going on.
-                    log.exception("an exchange with the controller failed")
+                    log.error("an exchange with the controller failed: %s", without_text(error))
                 await asyncio.sleep(self.catalogue.configuration.controller.tick_s)
 
     async def say_goodbye(self) -> None:

@@ -135,7 +135,7 @@ class Report:
 
     def warm(self) -> "np.ndarray[Any, np.dtype[np.float64]]":
         samples = np.array(self.samples, dtype=np.float64)
-        return samples[samples[:, 0] >= WARM * self.elapsed_s]
+        return samples[samples[:, 0] >= WARM * samples[-1, 0]]
 
     def growth(self) -> list[float]:
         """Of resident bytes, files and tasks from the first to the last of the warm samples, by
