@@ -112,7 +112,12 @@ class Attempts:
         candidate = attempt.grant.candidate
         body = call.request.sent_to(candidate.variant.served_name, candidate.speaks_vllm)
         return await self._upstreams.send(
-            attempt.grant, call.request.path, body, upstream_id, timeout_s
+            attempt.grant,
+            call.request.path,
+            body,
+            upstream_id,
+            timeout_s,
+            attempt.traceparent,
         )
 
     async def _refused(self, call: Call, begun: Begun) -> None:

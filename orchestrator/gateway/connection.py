@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._due_s = time.monotonic() + self._limits.head_s
         if not self._connections.add(self):
             self._deaf = True
-            self.transport.write(answer(_too_many(), request_id_of(None)))
+            self._answer(_too_many())
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -221,8 +221,12 @@ class Connection(asyncio.Protocol):
         if transaction is not None and transaction.started:
             self.transport.abort()
         else:
-            self.transport.write(answer(error, request_id_of(None)))
+            self._answer(error)
             self._linger()
+
+    def _answer(self, error: ApiError) -> None:
+        self._connections.refused(error.status)
+        self.transport.write(answer(error, request_id_of(None)))
 
     def _linger(self) -> None:
         """Closing at once, with something unread, would make the client lose its answer too."""

@@ -47,8 +47,13 @@ class Member(Protocol):
 
 
 class Connections:
-    def __init__(self, limits: Limits, unread_s: Callable[[], float]) -> None:
+    def __init__(
+        self, limits: Limits, unread_s: Callable[[], float], refused: Callable[[int], None]
+    ) -> None:
+        """`unread_s`: how long a client may leave an answer unread. `refused` is told the status
+        of what is answered without the application."""
         self.limits = limits
+        self.refused = refused
         self._unread_s = unread_s
         self._open: set[Member] = set()
         self._idle: dict[Member, None] = {}

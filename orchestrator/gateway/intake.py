@@ -43,6 +43,7 @@ class Intake:
             session_id,
             request.content,
         )
+        began_s = time.monotonic()
         labels = await asyncio.to_thread(read) if len(request.body) > LARGE_BYTES else read()
         return Call(
             request_id,
@@ -52,5 +53,6 @@ class Intake:
             session_id,
             request,
             send,
-            time.monotonic() if started_s is None else started_s,
+            began_s if started_s is None else started_s,
+            classified_s=time.monotonic() - began_s,
         )

@@ -7,6 +7,7 @@ from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.ejection import Ejection
 from orchestrator.gateway.errors import ApiError, unavailable
 from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.metrics import EJECTED
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
@@ -31,6 +32,11 @@ class Placement:
         self._telemetry = telemetry
         self._ejection = Ejection()
         self._affinity = Affinity()
+        telemetry.watch(EJECTED, self._ejected)
+
+    def _ejected(self) -> dict[tuple[str, ...], float]:
+        ejected = self._ejection.ejected(time.monotonic())
+        return {tuple(endpoint.split("/")): 1 for endpoint in ejected}
 
     def remember(self, call: Call) -> None:
         """What the request was found to be, before anything of it is sent. Raises ApiError 503."""
@@ -56,7 +62,13 @@ class Placement:
             wait_s = started_s + min(patience.queue_s, left_s) - time.monotonic()
             if decision.denied != "no_capacity" or failed or wait_s <= 0:
                 break
-            await self._exchange.waiting.wait(workload.priority, wait_s)
+            waits_since_s = time.monotonic()
+            try:
+                await self._exchange.waiting.wait(workload.priority, wait_s)
+            finally:
+                call.queued_s += time.monotonic() - waits_since_s
+        if call.trace is not None:
+            call.trace.decided(number, decision)
         view = self._exchange.view
         if not self._records.decided(
             call.request_id, call.caller.id, number, facts, decision, view

@@ -61,10 +61,10 @@ class Relay:
     async def _begun(self, call: Call) -> Begun:
         """The first attempt that begins to answer. Raises ApiError."""
         failed: dict[str, str] = {}
-        while call.attempts < self._exchange.catalogue.configuration.policy.max_attempts:
+        while call.decisions < self._exchange.catalogue.configuration.policy.max_attempts:
             if failed and (self._attempts.left_s(call) <= 0 or not self._retries.spend()):
                 break
-            attempt = await self._granted(call, failed)
+            attempt = await self._granted(call, failed, "retry" if failed else "first")
             try:
                 hedge = self._hedge(call)
                 if hedge is None:
@@ -74,15 +74,15 @@ class Relay:
                 failed[attempt.endpoint] = f"failed this request: {failure.reason}"
         raise unavailable("upstream_failed", "No replica answered. Try again shortly.")
 
-    async def _granted(self, call: Call, failed: dict[str, str]) -> Attempt:
+    async def _granted(self, call: Call, failed: dict[str, str], kind: str) -> Attempt:
         """Raises ApiError."""
-        call.attempts += 1
+        call.decisions += 1
         left_s = self._attempts.left_s(call)
-        decision = await self._placement.decided(call, call.attempts, failed, left_s)
+        decision = await self._placement.decided(call, call.decisions, failed, left_s)
         if decision.grant is None:
             raise denial(decision, bool(failed))
         said = call.request.dialect.answer()
-        return Attempt(decision.grant, call.attempts, time.monotonic(), said)
+        return Attempt(decision.grant, call.decisions, time.monotonic(), said, kind=kind)
 
     def _hedge(self, call: Call) -> Hedge | None:
         """For short requests alone: a long one twice would cost more than it gains."""
@@ -125,7 +125,7 @@ class Relay:
             return None
         keep_away = failed | {first.endpoint: "has this request already"}
         try:
-            return await self._granted(call, keep_away)
+            return await self._granted(call, keep_away, "hedge")
         except ApiError:
             return None
 

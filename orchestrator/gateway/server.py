@@ -34,6 +34,7 @@ def server(gateway: Gateway, limits: Limits | None = None) -> uvicorn.Server:
     connections = Connections(
         limits or Limits(connections=_most_connections()),
         lambda: gateway.spec.timeouts.between_tokens_s,
+        gateway.telemetry.refused_early,
     )
     return uvicorn.Server(
         uvicorn.Config(

@@ -25,7 +25,7 @@ from orchestrator.controller.http import application
 from orchestrator.controller.loop import Controller
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
-from tests.integration.engines import PLACES, serve_engine, serve_gateway
+from tests.integration.engines import PLACES, samples, serve_engine, serve_gateway
 
 TOKEN = "a-token"
 CONTENT = {"assistant": "hello", "records": "confidential", "new": "hello"}
@@ -130,8 +130,8 @@ class World:
 
     @staticmethod
     def _gateways_snapshot(metrics: str) -> float:
-        name = "orchestrator_snapshot_version "
-        return next(float(x.removeprefix(name)) for x in metrics.splitlines() if x.startswith(name))
+        ((_, version),) = samples(metrics, "orchestrator_snapshot_version")
+        return version
 
     async def until(self, state: str, wait_s: float = 10) -> None:
         async with asyncio.timeout(wait_s):

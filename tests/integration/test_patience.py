@@ -14,7 +14,7 @@ from orchestrator.config import keys
 from orchestrator.config.store import PolicyStore
 from orchestrator.policy.snapshot import EndpointState, Snapshot
 from orchestrator.simulate.engine import SimulatedEngine
-from tests.integration.engines import CONFIG, FAST, apply, scripted, serve, serve_engine
+from tests.integration.engines import CONFIG, FAST, apply, samples, scripted, serve, serve_engine
 from tests.integration.engines import serve_gateway as gateway_on
 
 SMALLER = (
@@ -90,7 +90,8 @@ async def made_known(s: Stack) -> None:
     async with asyncio.timeout(10):
         while True:
             async with s.session.get(f"{s.url}/metrics") as answer:
-                if f"orchestrator_snapshot_version {s.fleet.version}.0" in await answer.text():
+                shown = samples(await answer.text(), "orchestrator_snapshot_version")
+                if shown == [({}, s.fleet.version)]:
                     return
             await asyncio.sleep(0.02)
 

@@ -14,6 +14,10 @@ LIMITS = Limits(unread_bytes=1000, lent_unread_bytes=10_000, all_lent_bytes=20_0
 REQUEST = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"
 
 
+def server() -> Connections:
+    return Connections(LIMITS, lambda: 1, lambda _: None)
+
+
 class Transport:
     """To a client that reads only when told to."""
 
@@ -90,7 +94,7 @@ def within(transport: Transport, limit: int) -> bool:
 
 def test_clients_may_leave_much_unread_while_there_is_enough_to_lend() -> None:
     async def inside() -> None:
-        connections = Connections(LIMITS, lambda: 1)
+        connections = server()
         first, second, third = (connected(connections, endless) for _ in range(3))
         await settled()
         assert within(first, LIMITS.lent_unread_bytes)
@@ -112,7 +116,7 @@ def test_clients_may_leave_much_unread_while_there_is_enough_to_lend() -> None:
 def test_a_client_that_reads_nothing_for_too_long_is_cut_off() -> None:
     async def inside() -> None:
         for app in (endless, short):
-            transport = connected(Connections(LIMITS, lambda: 1), app)
+            transport = connected(server(), app)
             await settled()
             look = transport.protocol.look
             for now_s in (100, 100.9):
@@ -130,7 +134,7 @@ def test_a_client_that_reads_nothing_for_too_long_is_cut_off() -> None:
 
 def test_a_client_that_has_read_all_is_left_its_time() -> None:
     async def inside() -> None:
-        transport = connected(Connections(LIMITS, lambda: 1), short)
+        transport = connected(server(), short)
         await settled()
         transport.read()
         for second in range(10):

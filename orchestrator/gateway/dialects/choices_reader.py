@@ -14,12 +14,14 @@ from orchestrator.gateway.sse import Kind, fields, json_object, typed
 from orchestrator.gateway.usage import Usage
 
 _AFTER = rb',"logprobs":null,"finish_reason":null(?:,"[a-z_]+":null)*\}\]' + USAGE + rb"\}\n\n"
+_ABOUT = ("id", "object", "created", "model")
 CHAT = Shape(b'"delta":{"content":"', re.compile(rb'"\}' + _AFTER))
 COMPLETION = Shape(b'"text":"', re.compile(rb'"' + _AFTER))
 
 
 class ChoicesReader(Reader):
     def __init__(self, shape: Shape, asked: Asked, vllm: bool) -> None:
+        self.shape, self.asked, self.vllm = shape, asked, vllm
         self._choices = asked.choices
         self._choices_of_a_prompt = asked.choices // asked.prompts
         self._shows_last = asked.wants_usage
@@ -34,7 +36,7 @@ class ChoicesReader(Reader):
         """An event with usage that was not parsed."""
         self._total: Usage | None = None
         self._ended: set[int] = set()
-        self._about: dict[str, Any] = {}
+        self.about: dict[str, Any] = {}
         """What every chunk says of the answer."""
         self.only_text = True
         """Whether all that was said is the text of one choice."""
@@ -47,6 +49,16 @@ class ChoicesReader(Reader):
     @property
     def counted(self) -> Usage:
         return Usage(0, self._content_events, 0)
+
+    @property
+    def used(self) -> Usage:
+        """By the whole answer so far, as its client may be told."""
+        return self.usage or self.counted
+
+    @property
+    def tokens(self) -> int:
+        """Of the answer so far."""
+        return self.used.completion_tokens
 
     @property
     def usage(self) -> Usage | None:
@@ -82,11 +94,10 @@ class ChoicesReader(Reader):
         end = b"data: [DONE]\n\n"
         if not self._shows_last or self._total is not None:
             return end
-        used = self.usage
-        chunk = self._about | {
+        chunk = self.about | {
             "choices": [],
-            "usage": usage.write(used or Usage(0, self._content_events, 0)),
-            "usage_source": "engine" if used else "counted",
+            "usage": usage.write(self.used),
+            "usage_source": "engine" if self.usage else "counted",
         }
         return b"data: " + orjson.dumps(chunk) + b"\n\n" + end
 
@@ -106,8 +117,8 @@ class ChoicesReader(Reader):
             return Kind.ERROR, b""
         choices = [typed(choice, dict) for choice in typed(chunk.get("choices"), list)]
         kind = self._take_choices(choices)
-        if self.finished and not self._about:
-            self._about = {k: v for k, v in chunk.items() if k not in ("choices", "usage")}
+        if not self.about:
+            self.about = {name: chunk[name] for name in _ABOUT if name in chunk}
         told = chunk.get("usage")
         passed_on = b"data: " + data + b"\n\n"
         if choices:
