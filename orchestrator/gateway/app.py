@@ -14,7 +14,7 @@ import orjson
 
 from orchestrator.config.spec import Gateway as Spec
 from orchestrator.gateway import metrics, openapi
-from orchestrator.gateway.access import authenticate
+from orchestrator.gateway.access import Access
 from orchestrator.gateway.access_log import AccessLog
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
@@ -22,6 +22,7 @@ from orchestrator.gateway.dialects import ENDPOINTS
 from orchestrator.gateway.errors import ApiError, ClientGone
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
+from orchestrator.gateway.limits import Limiter
 from orchestrator.gateway.observer import CLIENT_GONE, Arrival, Observer
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.relay import Relay
@@ -60,6 +61,8 @@ class Gateway:
         self._exchange = Exchange(state, self.telemetry, self._audit_head)
         self._ratchet = Ratchet(state / "sessions.sqlite", _session_key())
         self._sensitivity = Sensitivity(self._ratchet)
+        self._access = Access(self._exchange)
+        self._limiter = Limiter(state / "limits")
         self._intake = Intake(self._exchange, self._sensitivity)
         self._ledger = UsageLedger(state / "ledger.sqlite")
         self._audit = AuditLog(state / "audit", self._exchange.gateway_id)
@@ -97,11 +100,10 @@ class Gateway:
                 running.push_async_callback(asyncio.to_thread, self._observer.tracing.close)
             upstreams = await running.enter_async_context(Upstreams(self.spec.timeouts))
             running.push_async_callback(self._exchange.say_goodbye)
-            exchange = asyncio.create_task(self._exchange.run())
-            running.callback(exchange.cancel)
+            running.enter_context(self._limiter)
             running.callback(self._replicas.leave)
-            publishing = asyncio.create_task(self._publish_metrics())
-            running.callback(publishing.cancel)
+            for loop in (self._exchange.run(), self._access.run(), self._publish_metrics()):
+                running.callback(asyncio.create_task(loop).cancel)
             self._relay = Relay(
                 self._exchange, upstreams, self._sensitivity, self._records, self.telemetry
             )
@@ -124,7 +126,8 @@ class Gateway:
             if arrival is not None and arrival.route.methods:
                 _allow(scope, *arrival.route.methods)
             if path in ENDPOINTS:
-                caller = self._authenticate(headers)
+                caller = await self._access.caller(headers)
+                caller.check_endpoint(ENDPOINTS[path].name)
                 with self._place():
                     raw = await _body(
                         headers.get(b"content-length"), receive, self.spec.max_body_bytes
@@ -135,13 +138,13 @@ class Gateway:
                     )
                     call.trace = arrival.trace
                     assert self._relay is not None, "the server runs the lifespan first"
-                    with _while_connected(receive):
+                    with self._limiter.admitted(call), _while_connected(receive):
                         await self._relay.run(call)
             else:
                 await self._local(scope, headers, send, request_id)
         except ApiError as error:
             status, code = error.status, error.code
-            await self._error(error, path, send, request_id)
+            await self._error(error, path, send, request_id, caller)
         except ClientGone:
             pass
         except Exception as error:
@@ -151,7 +154,7 @@ class Gateway:
             if call is not None and call.status:
                 raise
             ours = ApiError(500, "internal_error", "The gateway failed.", "server_error")
-            await self._error(ours, path, send, request_id)
+            await self._error(ours, path, send, request_id, caller)
         else:
             status, code = 200, ""
         finally:
@@ -175,14 +178,6 @@ class Gateway:
         while True:
             await asyncio.to_thread(self._replicas.publish, self.telemetry.state())
             await asyncio.sleep(PUBLISH_S)
-
-    def _authenticate(self, headers: dict[bytes, bytes]) -> Caller:
-        exchange = self._exchange
-        authorization = headers.get(b"authorization")
-        if authorization is None and b"x-api-key" in headers:
-            # Where Anthropic's clients put it.
-            authorization = b"Bearer " + headers[b"x-api-key"]
-        return authenticate(exchange.keys, exchange.catalogue.workloads, authorization)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -220,8 +215,9 @@ class Gateway:
         elif path == "/openapi.json":
             await self._answer(200, b"application/json", openapi.body(), send, request_id)
         else:
-            caller = self._authenticate(headers)
-            await self._models(caller.workload, path, send, request_id)
+            caller = await self._access.caller(headers)
+            caller.check_endpoint("models")
+            await self._models(caller, path, send, request_id)
 
     async def _ready(self, send: Send, request_id: str) -> None:
         """Ready when some endpoint is: a gateway in front of nothing should get no traffic."""
@@ -229,29 +225,46 @@ class Gateway:
             raise ApiError(503, "not_ready", "No replica is ready yet.", "service_unavailable")
         await self._json({"status": "ready"}, send, request_id)
 
-    async def _models(self, workload: str, path: str, send: Send, request_id: str) -> None:
+    async def _models(self, caller: Caller, path: str, send: Send, request_id: str) -> None:
         cards = [
             {"id": name, "object": "model", "created": 0, "owned_by": "orchestrator"}
-            for name in self._exchange.catalogue.workloads[workload].models
+            for name in self._exchange.catalogue.workloads[caller.workload].models
+            if caller.may_use(name)
         ]
         name = path.removeprefix("/v1/models").strip("/")
         if not name:
-            await self._json({"object": "list", "data": cards}, send, request_id)
+            listed = {"object": "list", "data": cards}
+            await self._json(listed, send, request_id, caller)
             return
         for card in cards:
             if card["id"] == name:
-                await self._json(card, send, request_id)
+                await self._json(card, send, request_id, caller)
                 return
         raise ApiError(404, "model_not_found", "This key has no model of that name.", param="model")
 
-    async def _json(self, value: object, send: Send, request_id: str) -> None:
-        await self._answer(200, b"application/json", orjson.dumps(value), send, request_id)
+    async def _json(
+        self, value: object, send: Send, request_id: str, caller: Caller | None = None
+    ) -> None:
+        body, extra = orjson.dumps(value), self._limit_headers(caller)
+        await self._answer(200, b"application/json", body, send, request_id, extra)
 
-    async def _error(self, error: ApiError, path: str, send: Send, request_id: str) -> None:
+    async def _error(
+        self,
+        error: ApiError,
+        path: str,
+        send: Send,
+        request_id: str,
+        caller: Caller | None = None,
+    ) -> None:
         dialect = ENDPOINTS.get(path)
         body = dialect.error_body(error) if dialect else error.body()
         extra = [(k.encode(), v.encode()) for k, v in error.headers.items()]
+        extra += self._limit_headers(caller)
         await self._answer(error.status, b"application/json", body, send, request_id, extra)
+
+    def _limit_headers(self, caller: Caller | None) -> list[tuple[bytes, bytes]]:
+        workload = caller and self._exchange.catalogue.workloads.get(caller.workload)
+        return self._limiter.headers(caller, workload.limits) if caller and workload else []
 
     async def _answer(
         self,

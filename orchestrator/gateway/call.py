@@ -38,8 +38,12 @@ class Call:
     zone: str = ""
     pool: str = ""
     decisions: int = 0
+    variant: str = ""
+    """That has begun the answer, and alone may go on with it."""
     answer_is_kept: bool = False
     """Its conversation is above the workload's own class."""
+    limit_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """What its answer says of the caller's limits."""
     classified_s: float = 0.0
     """What it took to find the labels."""
     queued_s: float = 0.0

@@ -65,6 +65,12 @@ class Exchange:
 
     @property
     def keys(self) -> dict[str, Key]:
+        """Of this moment: keys come and go without a new configuration, and a revoked one is
+        refused at once."""
+        try:
+            self._key_ring.refresh()
+        except Exception as error:
+            log.error("the changed keys are not taken: %s", error)
         return self._key_ring.keys
 
     @property
@@ -76,7 +82,6 @@ class Exchange:
         last snapshot stays in force and ages."""
         async with self._session() as session:
             while True:
-                self._refresh_keys()
                 try:
                     await self._once(session)
                 except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
@@ -84,7 +89,7 @@ class Exchange:
                 except ConfigurationError as error:
                     log.error("the changed configuration is not taken: %s", error)
                 except Exception as error:
-                    # Whatever it was: revoked keys and staleness depend on this loop going on.
+                    # Whatever it was: staleness and what waits depend on this loop going on.
                     log.error("an exchange with the controller failed: %s", without_text(error))
                 await asyncio.sleep(self.catalogue.configuration.controller.tick_s)
 
@@ -136,13 +141,6 @@ class Exchange:
             log.info("policy version %s is in force", self.catalogue.version)
         self._received_s = time.monotonic()
         self.waiting.wake()
-
-    def _refresh_keys(self) -> None:
-        """Keys come and go without a new configuration: a revoked one is refused within a tick."""
-        try:
-            self._key_ring.refresh()
-        except Exception as error:
-            log.error("the changed keys are not taken: %s", error)
 
 
 def _before_the_first(catalogue: Catalogue) -> Snapshot:

@@ -34,6 +34,7 @@ class Intake:
         arrived. Raises ApiError for a request that no engine could serve."""
         headers = list(headers)
         request = parse(path, raw)
+        caller.check_model(request.model)
         rules, session_id = self._exchange.rules, session_id_of(dict(headers))
         read = partial(
             self._sensitivity.read,

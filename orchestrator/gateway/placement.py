@@ -136,5 +136,6 @@ class Placement:
             inflight=self._telemetry.inflight.counts,
             excluded=excluded,
             affinity=self._affinity.of(call.request.body),
+            variant=call.variant,
             smaller_variant=smaller_variant,
         )

@@ -26,6 +26,7 @@ ALLOWED = {
 OPENS_CONNECTIONS = {
     "gateway/http1.py": "content, for a grant: upstream alone uses it",
     "gateway/server.py": "listens for clients",
+    "gateway/jwks.py": "public keys of token issuers, from where the configuration says",
     "gateway/tracing.py": "spans to the operator's collector, never content",
     "gateway/exchange.py": "reports and snapshots, never content",
     "pools/ray.py": "Serve's API, engine metrics, warm-up",

@@ -1,12 +1,13 @@
-"""Who is calling, and what that caller may have: workloads, profiles, keys."""
+"""What callers have: workloads, and what workloads and profiles are made of."""
 
-from datetime import datetime, time
+from datetime import time
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, Field
 
 from orchestrator.config.data_class import DataClass
+from orchestrator.config.spec.access import Limits
 from orchestrator.config.spec.base import (
     Certification,
     DataClassLabel,
@@ -147,21 +148,10 @@ class Workload(Spec):
     priority: int = Field(
         default=50, ge=0, le=100, description="who waits, goes by this; high first"
     )
+    limits: Limits = Field(
+        default=Limits(), description="of all its callers together; a key may have its own besides"
+    )
     hedge: Hedge | None = Field(default=None, description="none: one attempt at a time")
     when_infeasible: WhenInfeasible = Field(
         default=WhenInfeasible(), description="none: refuse at once"
     )
-
-
-class Key(Spec):
-    """An API key. Only the hash of its secret is stored."""
-
-    id: Annotated[str, Field(pattern=r"^[a-z0-9]{8}$")] = Field(
-        description="its public part, for lists and logs"
-    )
-    workload: Name = Field(description="that it speaks for")
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
-        description="of the whole key, in hexadecimal"
-    )
-    created_at: datetime = Field(description="with its time zone")
-    expires_at: AwareDatetime | None = Field(default=None, description="none: never")

@@ -11,6 +11,7 @@ from orchestrator.gateway.dialects.dialect import Asked, Reader
 from orchestrator.gateway.dialects.token import USAGE, Shape, Token
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.sse import Kind, fields, json_object, typed
+from orchestrator.gateway.upstream import UpstreamFailed
 from orchestrator.gateway.usage import Usage
 
 _AFTER = rb',"logprobs":null,"finish_reason":null(?:,"[a-z_]+":null)*\}\]' + USAGE + rb"\}\n\n"
@@ -34,6 +35,8 @@ class ChoicesReader(Reader):
         """By choice, which vLLM counts apart until the end."""
         self._newest = b""
         """An event with usage that was not parsed."""
+        self._last_told = 0
+        """Tokens of the one choice, as told with its newest text."""
         self._total: Usage | None = None
         self._ended: set[int] = set()
         self.about: dict[str, Any] = {}
@@ -81,6 +84,9 @@ class ChoicesReader(Reader):
         if found is None:
             return self._read(event)
         text, after = found
+        told = after["told"]
+        if told:
+            self._go_on(int(told))
         self._content_events += 1
         self._text.write(text)
         cut = after.start("usage")
@@ -116,10 +122,12 @@ class ChoicesReader(Reader):
         if chunk.get("error"):
             return Kind.ERROR, b""
         choices = [typed(choice, dict) for choice in typed(chunk.get("choices"), list)]
+        told = chunk.get("usage")
+        if choices and _text(choices[0]) and (used := usage.read(told)) is not None:
+            self._go_on(used.completion_tokens)
         kind = self._take_choices(choices)
         if not self.about:
             self.about = {name: chunk[name] for name in _ABOUT if name in chunk}
-        told = chunk.get("usage")
         passed_on = b"data: " + data + b"\n\n"
         if choices:
             if told is not None:
@@ -142,11 +150,18 @@ class ChoicesReader(Reader):
             passed_on = b"data: " + orjson.dumps(chunk) + b"\n\n"
         return kind, passed_on
 
+    def _go_on(self, told: int) -> None:
+        """Text that comes with no new token came before."""
+        if self._choices == 1:
+            if told <= self._last_told:
+                raise UpstreamFailed("repeated")
+            self._last_told = told
+
     def _take_choices(self, choices: list[dict[str, Any]]) -> Kind:
         kind = Kind.PREAMBLE
         for choice in choices:
             said = typed(choice.get("delta"), dict)
-            text = said.get("content") or choice.get("text")
+            text = _text(choice)
             others = any(v for k, v in said.items() if k not in ("role", "content"))
             if choice.get("finish_reason"):
                 self._ended.add(_number(choice))
@@ -163,6 +178,10 @@ class ChoicesReader(Reader):
         told = usage.read(raw)
         if told is not None and number < self._choices:
             self._told[number] = told
+
+
+def _text(choice: dict[str, Any]) -> Any:
+    return typed(choice.get("delta"), dict).get("content") or choice.get("text")
 
 
 def _number(choice: dict[str, Any]) -> int:

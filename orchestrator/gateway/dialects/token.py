@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 USAGE = (
-    rb'(?P<usage>,"usage":(?:null|\{"prompt_tokens":\d+,"total_tokens":\d+,"completion_tokens":\d+'
+    rb'(?P<usage>,"usage":(?:null|\{"prompt_tokens":\d+,"total_tokens":\d+,"completion_tokens":(?P<told>\d+)'
     rb'(?:,"[a-z_]+":(?:null|\{(?:"[a-z_]+":(?:null|\d+),?)*\}))*\}))?'
 )
 """The last field of a vLLM chunk, where usage is told throughout."""
