@@ -125,6 +125,11 @@ class Upstreams:
                 raise UpstreamFailed(error.reason) from None
             raise
 
+    def withheld(self, candidate: Candidate) -> tuple[str, ...]:
+        """What an endpoint knows of us that its words to a client must not tell."""
+        parts = urlsplit(candidate.url)
+        return tuple(filter(None, (_token(candidate.cluster), parts.netloc, parts.hostname)))
+
     def _target(self, candidate: Candidate) -> _Target:
         key = (candidate.zone.name, candidate.cluster, candidate.endpoint)
         target = self._targets.get(key)
@@ -140,8 +145,7 @@ class Upstreams:
             pool = ConnectionPool(origin, self._timeouts.connect_s)
             self._pools[candidate.zone.name, origin] = pool
         headers = f"host: {origin.host_header}\r\ncontent-type: application/json\r\n"
-        if cluster.kind == "openai" and cluster.token_env:
-            token = os.environ.get(cluster.token_env, "").strip()
+        if token := _token(cluster):
             headers += f"authorization: Bearer {token}\r\n"
         return _Target(
             pool,
@@ -149,3 +153,10 @@ class Upstreams:
             f"{headers}\r\n".encode("latin-1"),
             cluster.kind == "ray" and candidate.pool.max_replicas > 1,
         )
+
+
+def _token(cluster: Cluster) -> str:
+    """For the endpoint, empty where it wants none."""
+    if cluster.kind != "openai" or not cluster.token_env:
+        return ""
+    return os.environ.get(cluster.token_env, "").strip()
