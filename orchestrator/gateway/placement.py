@@ -1,9 +1,11 @@
 """Where each attempt of a request goes, by the rules in force, on record."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
-from orchestrator.config.spec import Timeouts, Workload
+from orchestrator.config.spec import Workload
 from orchestrator.gateway.admission import Admission, Shed, Waiter
 from orchestrator.gateway.affinity import Affinity
 from orchestrator.gateway.call import Attempt, Call
@@ -16,6 +18,7 @@ from orchestrator.gateway.records import Records
 from orchestrator.gateway.refusals import deadline_unreachable, denial, queue_full
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
+from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.decide import Decision, decide
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.grant import Grant
@@ -24,8 +27,6 @@ from orchestrator.policy.view import View
 
 BYTES_PER_TOKEN = 4
 """Of a prompt, for predictions."""
-FIRST_OF_ALL = 101
-"""Above every priority that can be configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,38 +66,52 @@ class Placement:
         call.answer_is_kept = self._sensitivity.remember(call.labels, own)
 
     async def granted(
-        self, call: Call, number: int, failed: dict[str, str], left_s: float, kind: str
+        self,
+        call: Call,
+        number: int,
+        failed: dict[str, str],
+        left_s: float,
+        spare: bool = False,
     ) -> Grant:
         """Where an attempt may go, on record. Where nothing has room at first, what the workload
         says to that: a smaller variant, or patience. `failed`: endpoints that failed this request,
-        with the reason; `left_s`: of the time that it has. Raises ApiError.
-
-        A hedge is no loss: it does not wait, and overtakes nobody."""
+        with the reason; `left_s`: of the time that it may wait; `spare`: it is no loss, so that it
+        does not wait and overtakes nobody. Raises ApiError."""
+        asked_s = time.monotonic()
         self._keep_up(call)
         found = self._decide(call, failed)
-        if found.decision.grant is None or self._admission.busy:
-            if kind == "hedge":
+        queue, workload = self._admission.queue, self._workload(call)
+        if spare:
+            if found.decision.grant is None or self._admission.busy:
                 raise unavailable("no_capacity", "No replica has room to spare.")
-            found = await self._waited(call, number, failed, left_s, found)
+        elif left_s > 0 and (found.decision.grant is None or self._admission.busy):
+            if self._until_s(call, failed, found.decision) > asked_s:
+                found = await self._wait(call, number, failed, found, asked_s + left_s)
+                call.queued_s = time.monotonic() - asked_s
         else:
-            self._admission.queue.arrives(call.caller.workload, self._priority(call))
+            queue.arrives(workload.name, workload.priority)
         self._record(call, number, found)
-        if found.decision.grant is None:
+        grant = found.decision.grant
+        if grant is None:
             raise self._refusal(call, found.decision, bool(failed))
         expected = self._expected_tokens(call)
         call.charged += expected
-        self._admission.queue.goes(call.caller.workload, self._priority(call), expected)
-        return found.decision.grant
+        queue.goes(workload.name, workload.priority, expected)
+        return grant
 
-    async def _waited(
-        self, call: Call, number: int, failed: dict[str, str], left_s: float, found: Found
+    async def _wait(
+        self,
+        call: Call,
+        number: int,
+        failed: dict[str, str],
+        found: Found,
+        latest_s: float,
     ) -> Found:
-        """What is found when it may go, or its time is over. Raises ApiError when it never could
-        go in time, or has to make way for others."""
-        asked_s = time.monotonic()
+        """Until it may go, or its time is over. Raises ApiError when it never could in time, or
+        has to make way for others."""
 
         def until_s(decision: Decision) -> float:
-            return min(self._until_s(call, failed, decision, asked_s), asked_s + left_s)
+            return min(self._until_s(call, failed, decision), latest_s)
 
         def look(waiter: Waiter[Found]) -> Found | None:
             self._keep_up(call)
@@ -107,80 +122,72 @@ class Placement:
                     return None
             return found
 
-        last_s = until_s(found.decision)
-        if last_s <= asked_s:
-            return found
+        workload = self._workload(call)
+        waiter = self._waiter(call, failed, found.decision, until_s(found.decision), look)
         if found.decision.denied == "saturated":
             seen = outlook(found.decision, self._ahead(call, found.decision))
-            if seen.is_measured and asked_s + seen.first_token_s > last_s:
+            if seen.is_measured and time.monotonic() + seen.first_token_s > waiter.until_s:
                 self._record(call, number, found)
-                raise deadline_unreachable(self._retry_after_s(call, found.decision))
-        selection = self._selection(call, found.decision)
-        waiter = Waiter(
-            call.caller.workload,
-            self._priority(call),
-            (
-                call.caller.workload,
-                call.request.model,
-                found.decision.data_class,
-                call.variant,
-                frozenset(failed),
-            ),
+                raise self._shed(call, found.decision, deadline_unreachable)
+        with self._telemetry.queued(workload.name, workload.priority):
+            try:
+                return await self._admission.wait(waiter)
+            except Shed:
+                raise self._shed(call, found.decision, queue_full) from None
+
+    def _waiter(
+        self,
+        call: Call,
+        failed: dict[str, str],
+        decision: Decision,
+        until_s: float,
+        look: Callable[[Waiter[Found]], Found | None],
+    ) -> Waiter[Found]:
+        workload, selection = self._workload(call), self._selection(call, decision)
+        return Waiter(
+            workload.name,
+            workload.priority,
+            (workload.name, call.request.model, decision.data_class, frozenset(failed)),
             selection.position.keys(),
             selection.home,
             call.started_s,
             self._expected_tokens(call),
-            until_s=last_s,
+            until_s=until_s,
             look=look,
         )
-        try:
-            return await self._admission.wait(waiter)
-        except Shed:
-            raise queue_full(self._retry_after_s(call, found.decision)) from None
-        finally:
-            call.queued_s += time.monotonic() - asked_s
-
-    def _until_s(
-        self, call: Call, failed: dict[str, str], decision: Decision, asked_s: float
-    ) -> float:
-        """Until when it may wait, by what it waits for."""
-        may_be_full = decision.grant is not None or decision.denied == "saturated"
-        if call.variant:
-            # Its client has the beginning, and hears nothing meanwhile.
-            return asked_s + self._timeouts(call).between_tokens_s if may_be_full else asked_s
-        if may_be_full:
-            return call.started_s + self._deadline_s(call)
-        if decision.denied == "no_capacity" and not failed:
-            return call.started_s + self._workload(call).when_infeasible.queue_s
-        return asked_s
-
-    def _priority(self, call: Call) -> int:
-        """Whoever has begun an answer goes on with it before others begin."""
-        return FIRST_OF_ALL if call.variant else self._workload(call).priority
-
-    def _deadline_s(self, call: Call) -> float:
-        own = self._workload(call).slo.deadline_s
-        return self._timeouts(call).first_token_s if own is None else own
-
-    def _timeouts(self, call: Call) -> Timeouts:
-        return call.rules.catalogue.configuration.gateway.timeouts
-
-    def _workload(self, call: Call) -> Workload:
-        return call.rules.catalogue.workloads[call.caller.workload]
 
     def _selection(self, call: Call, decision: Decision) -> Selection:
         """Where such requests may ever run."""
-        smaller = self._workload(call).when_infeasible.min_quality is not None
+        workload = self._workload(call)
         return call.rules.catalogue.selection(
-            call.caller.workload, call.request.model, decision.data_class, smaller
+            workload.name,
+            call.request.model,
+            decision.data_class,
+            workload.when_infeasible.min_quality is not None,
         )
 
     def _ahead(self, call: Call, decision: Decision) -> int:
-        endpoints = self._selection(call, decision).position.keys()
-        return self._admission.queue.ahead(call.caller.workload, self._priority(call), endpoints)
+        workload, selection = self._workload(call), self._selection(call, decision)
+        return self._admission.queue.ahead(
+            workload.name, workload.priority, selection.position.keys()
+        )
 
-    def _retry_after_s(self, call: Call, decision: Decision) -> int:
-        return retry_after_s(decision, self._ahead(call, decision), self._deadline_s(call))
+    def _until_s(self, call: Call, failed: dict[str, str], decision: Decision) -> float:
+        """Until when it may wait, by what it waits for."""
+        workload = self._workload(call)
+        if decision.grant is not None or decision.denied == "saturated":
+            return call.started_s + self._deadline_s(call)
+        if decision.denied == "no_capacity" and not failed:
+            return call.started_s + workload.when_infeasible.queue_s
+        return call.started_s
+
+    def _deadline_s(self, call: Call) -> float:
+        own = self._workload(call).slo.deadline_s
+        timeouts = call.rules.catalogue.configuration.gateway.timeouts
+        return timeouts.first_token_s if own is None else own
+
+    def _workload(self, call: Call) -> Workload:
+        return call.rules.catalogue.workloads[call.caller.workload]
 
     def _expected_tokens(self, call: Call) -> float:
         return self._admission.queue.expected_tokens(
@@ -197,8 +204,23 @@ class Placement:
             raise unavailable("not_on_record", "Decisions cannot be put on record now.")
 
     def _refusal(self, call: Call, decision: Decision, tried: bool) -> ApiError:
-        waits = decision.denied in ("saturated", "no_capacity")
-        return denial(decision, tried, self._retry_after_s(call, decision) if waits else 0)
+        if decision.denied not in ("saturated", "no_capacity"):
+            return denial(decision, tried, 0)
+        return self._shed(call, decision, partial(denial, decision, tried))
+
+    def _shed(self, call: Call, decision: Decision, refusal: Callable[[int], ApiError]) -> ApiError:
+        """The refusal, with the time after which another try may succeed."""
+        ahead = self._ahead(call, decision)
+        error = refusal(retry_after_s(decision, ahead, self._deadline_s(call)))
+        workload = self._workload(call)
+        self._telemetry.shed(workload.name, workload.priority, error.code)
+        return error
+
+    def could_go_on(self, call: Call, broken: Candidate) -> bool:
+        """Whether the rest of an answer would find a place elsewhere."""
+        facts = self._facts(call, {broken.endpoint: "will be lost"}, smaller_variant=True)
+        facts = replace(facts, variant=broken.variant.name)
+        return decide(facts, self._exchange.view).grant is not None
 
     def opened(self, attempt: Attempt) -> None:
         self._ejection.opened(attempt.endpoint, attempt.started_s)
@@ -213,11 +235,9 @@ class Placement:
     def closed(self, call: Call, attempt: Attempt) -> None:
         """Its place is free again, and its workload has had this service."""
         self._ejection.closed(attempt.endpoint)
+        used = attempt.usage or attempt.counted
         self._admission.queue.ended(
-            call.caller.workload,
-            call.charged,
-            attempt.used.prompt_tokens,
-            attempt.used.completion_tokens,
+            call.caller.workload, call.charged, used.prompt_tokens, used.completion_tokens
         )
         call.charged = 0.0
         self._admission.stir(attempt.endpoint)
@@ -252,15 +272,18 @@ class Placement:
         return found
 
     def _decide_for(self, call: Call, failed: dict[str, str], smaller_variant: bool) -> Found:
-        """Ejected endpoints are left alone while there are others, be they full: the last one is
-        tried again."""
+        """Ejected endpoints, and those that failed the request, are left alone while there are
+        others, be they full: the last one is tried again, if one replica is not all that it is."""
         view = self._exchange.view
         ejected = self._ejection.ejected(time.monotonic())
         facts = self._facts(call, {**ejected, **failed}, smaller_variant)
         decision = decide(facts, view)
-        if ejected and decision.grant is None and decision.denied != "saturated":
-            facts = self._facts(call, failed, smaller_variant)
-            decision = decide(facts, view)
+        if decision.grant is None and decision.denied != "saturated" and (ejected or failed):
+            # One replica of several may be lost, and the others do well.
+            lost = {e: why for e, why in failed.items() if view.replicas(e) < 2}
+            if ejected or lost != failed:
+                facts = self._facts(call, lost, smaller_variant)
+                decision = decide(facts, view)
         return Found(facts, decision, view)
 
     def _facts(self, call: Call, excluded: dict[str, str], smaller_variant: bool) -> Facts:
