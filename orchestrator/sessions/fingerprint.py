@@ -90,16 +90,19 @@ def _plain(texts: Sequence[str]) -> list[bytes]:
 
 def _kept(text: str) -> bytes:
     """The same of all texts at once, and the NUL between them."""
-    if not text.isascii():
-        return _NOT_ALPHANUMERIC.sub("", text.casefold()).encode("utf-8", "surrogatepass")
-    lower = text.lower().encode()
-    if len(lower) < _SHORT:
-        return lower.translate(None, _IGNORED)
-    # Which of so many are letters no processor can guess, and this leaves it nothing to guess.
-    is_kept = np.frombuffer(lower.translate(_IS_KEPT), bool)
-    return np.frombuffer(lower, np.uint8).compress(is_kept).tobytes()
+    folded = text.casefold().encode("utf-8", "surrogatepass")
+    if len(folded) < _SHORT:
+        kept = folded.translate(None, _IGNORED)
+    else:
+        # Which of so many are letters no processor can guess, and this leaves it nothing to guess.
+        is_kept = np.frombuffer(folded.translate(_IS_KEPT), bool)
+        kept = np.frombuffer(folded, np.uint8).compress(is_kept).tobytes()
+    if text.isascii():
+        return kept
+    others = kept.decode("utf-8", "surrogatepass")
+    return _NOT_ALPHANUMERIC.sub("", others).encode("utf-8", "surrogatepass")
 
 
 _IGNORED = bytes(b for b in range(1, 128) if not chr(b).isalnum())
 _IS_KEPT = bytes(b not in _IGNORED for b in range(256))
-_NOT_ALPHANUMERIC = re.compile(r"(?:[^\w\0]|_)+")
+_NOT_ALPHANUMERIC = re.compile(r"[^\w\0]+")
