@@ -25,6 +25,8 @@ ASKED = (
     "data_2",
 )
 """Fields whose strings are said by the user, beside or instead of messages."""
+_ASKED_ALONE = (*ASKED, "documents")
+_ELSEWHERE = frozenset({"messages", "model", "input"})
 NAMES = frozenset(
     {
         "role",
@@ -47,6 +49,7 @@ NAMES = frozenset(
     }
 )
 """Fields whose strings name things, or hold what is no text."""
+_PLAIN = frozenset({"role", "content"})
 _CALLS = frozenset({"function_call", "custom_tool_call", "mcp_call", "tool_use"})
 _ARGUMENTS = ("arguments", "input")
 _ASIDE = frozenset({"reasoning", "thinking", "redacted_thinking"})
@@ -78,8 +81,8 @@ def turns(body: dict[str, Any]) -> list[Turn]:
     """In their order, what belongs to nobody in particular first, as said by the system."""
     messages = body.get("messages")
     # Beside messages, documents are what the application found for them.
-    asked = ASKED if messages else (*ASKED, "documents")
-    rest = {k: v for k, v in body.items() if k not in ("messages", "model", "input", *asked)}
+    asked = ASKED if messages else _ASKED_ALONE
+    rest = {k: v for k, v in body.items() if k not in _ELSEWHERE and k not in asked}
     found = [Turn("system", text) for text in _strings(rest)]
     for message in _flat(messages):
         found += _said(message)
@@ -89,7 +92,8 @@ def turns(body: dict[str, Any]) -> list[Turn]:
     else:
         found += (Turn("user", text) for text in _strings(given))
     for name in asked:
-        found += (Turn("user", text) for text in _strings(body.get(name)))
+        if name in body:
+            found += (Turn("user", text) for text in _strings(body[name]))
     return found
 
 
@@ -104,6 +108,9 @@ def _flat(messages: Any) -> Iterator[dict[str, Any]]:
 def _said(message: dict[str, Any]) -> Iterator[Turn]:
     """By one message: several turns where it holds results of tools."""
     role, content = str(message.get("role", "user")), message.get("content")
+    if isinstance(content, str) and message.keys() <= _PLAIN:
+        yield Turn(role, content)
+        return
     said: list[str] = []
     called = list(_calls(message.get("tool_calls")))
     aside: list[str] = []
