@@ -79,11 +79,12 @@ class Relay:
         call.decisions += 1
         # Whoever reads an answer does not wait for a place of its rest.
         left_s = 0.0 if kind == "continuation" else self._attempts.left_s(call)
+        asked_s = time.monotonic()
         grant = await self._placement.granted(
             call, call.decisions, failed, left_s, spare=kind == "hedge"
         )
         said = call.request.dialect.answer()
-        return Attempt(grant, call.decisions, time.monotonic(), said, kind=kind)
+        return Attempt(grant, call.decisions, time.monotonic(), said, kind=kind, asked_s=asked_s)
 
     def _hedge(self, call: Call) -> Hedge | None:
         """For short requests alone: a long one twice would cost more than it gains."""

@@ -385,6 +385,9 @@ def test_at_its_deadline_a_request_that_still_waits_is_refused(tmp_path: Path) -
             assert (answer.status, answer.code) == (429, "saturated")
             assert answer.retry_after_s >= 1
             assert not any(task.done() for task in busy)
+            async with s.session.get(f"{s.url}/metrics") as shown:
+                waited = samples(await shown.text(), "orchestrator_queue_wait_seconds_count")
+            assert ({"workload": "closed"}, 1.0) in waited, "also of one that was refused"
             assert await s.queue_length() == 0
             for task in busy:
                 task.cancel()
