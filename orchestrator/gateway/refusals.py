@@ -1,5 +1,8 @@
 """What a client is told when its request gets no answer, or no whole one."""
 
+import re
+from collections.abc import Iterable
+
 import orjson
 
 from orchestrator.gateway.errors import ApiError, unavailable
@@ -10,7 +13,7 @@ OUT_OF_TIME = "out_of_time"
 the model may have had much to say, or the client read slowly."""
 
 
-def denial(decision: Decision, tried: bool) -> ApiError:
+def denial(decision: Decision, tried: bool, retry_after_s: int) -> ApiError:
     """Why no endpoint was granted; `tried`: after others had failed this request."""
     if decision.denied == "model_not_found":
         return ApiError(
@@ -33,9 +36,41 @@ def denial(decision: Decision, tried: bool) -> ApiError:
             "More tokens are asked for than the model's context holds.",
             param="max_tokens",
         )
+    if decision.denied == "saturated":
+        return _overloaded(
+            "saturated",
+            "All replicas that could take this request were busy until its deadline.",
+            retry_after_s,
+        )
     if tried:
         return unavailable("upstream_failed", "No replica answered. Try again shortly.")
-    return unavailable("no_capacity", "No replica can take this request now. Try again shortly.")
+    return unavailable(
+        "no_capacity", "No replica can take this request now. Try again shortly.", retry_after_s
+    )
+
+
+def deadline_unreachable(retry_after_s: int) -> ApiError:
+    return _overloaded(
+        "deadline_unreachable",
+        "With what waits before it, this request would miss its deadline.",
+        retry_after_s,
+    )
+
+
+def queue_full(retry_after_s: int) -> ApiError:
+    return _overloaded(
+        "queue_full", "The queue is full, and what waits in it goes first.", retry_after_s
+    )
+
+
+def _overloaded(code: str, message: str, retry_after_s: int) -> ApiError:
+    return ApiError(
+        429,
+        code,
+        f"{message} Try again in {retry_after_s} s.",
+        "rate_limit_error",
+        headers={"retry-after": str(retry_after_s)},
+    )
 
 
 def interruption(reason: str) -> ApiError:
@@ -57,13 +92,33 @@ def interruption(reason: str) -> ApiError:
     )
 
 
-def engine_message(body: bytes) -> str:
-    """The engine's sentence about the client's own request, without anything around it."""
+_NOT_FOR_CLIENTS = re.compile(
+    r"[a-z][a-z0-9+.-]*://\S+"  # addresses
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?"
+    r"|\b[\w-]+(?:\.[\w-]+)*:\d{2,5}\b"
+    r"|(?<![\w.])/[\w.-]+/\S*"  # files
+    r"|\b(?:bearer|basic)\s+\S+"  # credentials
+    r"|\b(?=\w*[a-z-])(?=[\w-]*\d)[\w+/=-]{20,}",
+    re.IGNORECASE,
+)
+_MESSAGE_CHARACTERS = 2000
+
+
+def engine_message(body: bytes, withheld: Iterable[str] = ()) -> str:
+    """The engine's sentence about the client's own request, without anything around it, and
+    without what looks like an address, a file or a credential, `withheld` among them."""
     try:
         message = orjson.loads(body)["error"]["message"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
+        message = None
+    if not isinstance(message, str) or "Traceback" in message:
         return "The engine refused the request as invalid."
-    return str(message)[:2000]
+    # A word that is cut may be one that nobody would know again.
+    words = message[: 2 * _MESSAGE_CHARACTERS + 1].split()
+    message = " ".join(words[:-1] if len(message) > 2 * _MESSAGE_CHARACTERS else words)
+    for secret in withheld:
+        message = message.replace(secret, "…")
+    return _NOT_FOR_CLIENTS.sub("…", message)[:_MESSAGE_CHARACTERS]
 
 
 def not_offered(status: int, body: bytes) -> ApiError | None:

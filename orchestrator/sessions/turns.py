@@ -116,7 +116,7 @@ def _said(message: dict[str, Any]) -> Iterator[Turn]:
     aside: list[str] = []
     has_results = False
     for part in content if isinstance(content, list) else (content,):
-        kind = part.get("type") if isinstance(part, dict) else None
+        kind = _type(part)
         if kind in _RESULTS:
             has_results = True
             yield Turn("tool", "\n".join(_strings(part)))
@@ -135,7 +135,7 @@ def _items(items: Iterable[Any]) -> Iterator[Turn]:
     """By the items of the Responses API, where one turn of the assistant may be several."""
     open_turn: _Assistant | None = None
     for item in items:
-        kind = item.get("type") if isinstance(item, dict) else None
+        kind = _type(item)
         is_message = kind in (None, "message")
         by_assistant = isinstance(item, dict) and (
             (is_message and item.get("role") == "assistant") or kind in _CALLS or kind in _ASIDE
@@ -163,6 +163,11 @@ def _items(items: Iterable[Any]) -> Iterator[Turn]:
             yield Turn("tool", "\n".join(_strings(item)))
     if open_turn:
         yield open_turn.turn()
+
+
+def _type(value: Any) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return kind if isinstance(kind, str) else None
 
 
 def _calls(calls: Any) -> Iterator[str]:

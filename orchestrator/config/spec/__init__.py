@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
+from orchestrator.config.spec.access import ClaimRule, Endpoint, JwtIssuer, Key, Limits, Scope
 from orchestrator.config.spec.base import DataClassLabel, Name, Spec
 from orchestrator.config.spec.classifier import ClassifierSpec
 from orchestrator.config.spec.models import Model, Performance, Variant
@@ -26,7 +27,6 @@ from orchestrator.config.spec.workload import (
     Budget,
     Burst,
     Hedge,
-    Key,
     PriceCeiling,
     Schedule,
     Slo,
@@ -37,14 +37,18 @@ from orchestrator.config.spec.workload import (
 __all__ = [
     "Budget",
     "Burst",
+    "ClaimRule",
     "ClassifierSpec",
     "Cluster",
     "Configuration",
     "Controller",
     "DataClassLabel",
+    "Endpoint",
     "Gateway",
     "Hedge",
+    "JwtIssuer",
     "Key",
+    "Limits",
     "Model",
     "Name",
     "Performance",
@@ -56,6 +60,7 @@ __all__ = [
     "Profile",
     "RayLaunch",
     "Schedule",
+    "Scope",
     "Slo",
     "Spec",
     "Timeouts",

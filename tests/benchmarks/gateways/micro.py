@@ -111,13 +111,7 @@ def _processing(folder: Path) -> list[tuple[str, float]]:
             ("parse", lambda n, raw=raw: parse(PATH, raw[n % 32])),
             ("JSON read alone", lambda n, raw=raw: orjson.loads(raw[n % 32])),
             (
-                "classify, by the thread's clock",
-                lambda n, parsed=parsed: classifier.classify(
-                    "bench", parsed[n % 32], clock=time.thread_time
-                ),
-            ),
-            (
-                "classify, by the wall clock",
+                "classify",
                 lambda n, parsed=parsed: classifier.classify("bench", parsed[n % 32]),
             ),
             (
