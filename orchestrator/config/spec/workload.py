@@ -102,6 +102,27 @@ class WhenInfeasible(Spec):
     )
 
 
+class Batch(Spec):
+    """When the lines of the workload's batches run: where slots are idle, or a GPU is cheap, and in
+    any case in time for their deadline."""
+
+    max_concurrency: int = Field(
+        default=32, ge=1, le=10_000, description="lines open at once, of all its batches"
+    )
+    keep_free: Share = Field(
+        default=0.2,
+        description="of an endpoint's slots: left to requests that cannot wait, unless it is cheap",
+    )
+    usd_per_gpu_hour_below: Positive | None = Field(
+        default=None,
+        description="cheap is an endpoint below this; burst pools and endpoints that charge by the "
+        "token take lines only while they are cheap",
+    )
+    usd_per_million_tokens_below: Positive | None = Field(
+        default=None, description="cheap is also an endpoint below this"
+    )
+
+
 class Workload(Spec):
     """A caller. What it leaves out comes from the profile that it inherits, then from here."""
 
@@ -140,6 +161,7 @@ class Workload(Spec):
     when_infeasible: WhenInfeasible = Field(
         default=WhenInfeasible(), description="none: refuse at once"
     )
+    batch: Batch = Field(default=Batch(), description="its lines in `/v1/batches`")
 
 
 class Key(Spec):
