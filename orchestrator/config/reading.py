@@ -198,19 +198,26 @@ class Reading:
 
     def _path(self, event: yaml.Event, place: Place, value: str) -> str:
         """The value, with relative paths made absolute where it is a path."""
-        is_feed = place[0] == "price_feeds" and place[-1] == "file"
-        if not is_feed and not (place[0] == "models" and place[-1] in ("weights", "lora")):
+        what = _FILES.get((str(place[0]), str(place[-1])))
+        if what is None and not (place[0] == "models" and place[-1] in ("weights", "lora")):
             return value
         value = value.replace("${ORCHESTRATOR_STATE}", str(state_directory()))
         try:
-            if is_feed or value.startswith(("./", "../")):
+            if what or value.startswith(("./", "../")):
                 value = str(((self._base or self._file.parent) / value).resolve())
-            found = not is_feed or Path(value).is_file()
+            found = not what or Path(value).is_file()
         except (OSError, RuntimeError):
             found = False
         if not found:
-            raise _Refused(event, f"no file at {value}; give the path of a price CSV")
+            raise _Refused(event, f"no file at {value}; give the path of {what}")
         return value
+
+
+_FILES = {
+    ("price_feeds", "file"): "a price CSV",
+    ("clusters", "ca_file"): "a PEM file",
+}
+"""Fields that name a file, by the list that they stand in, and what it holds."""
 
 
 class _Refused(Exception):

@@ -5,32 +5,45 @@ from typing import Any
 
 import orjson
 
+from orchestrator.gateway.sse import fields
 from orchestrator.sessions.turns import Turn, turns
 
 
 class Answer:
-    """Takes chunks of a stream, or one whole body. What has no known shape is left out."""
+    """Takes what is passed on of a stream, or one whole body. What has no known shape is left
+    out; of this class, everything is: its answers say nothing of their own."""
+
+    def take_event(self, event: bytes) -> None:
+        with suppress(orjson.JSONDecodeError):
+            self.take(orjson.loads(fields(event)[1]))
+
+    def take(self, said: object) -> None:
+        """A chunk as parsed, or a whole body."""
+
+    def turns(self) -> list[Turn]:
+        """As the client will send it again."""
+        return []
+
+
+class Choices(Answer):
+    """Of chat and of completions."""
 
     def __init__(self) -> None:
         self._messages: dict[int, dict[str, Any]] = {}
         """By the number of the choice."""
 
-    def take_event(self, event: bytes) -> None:
-        with suppress(orjson.JSONDecodeError):
-            self.take(orjson.loads(event.removeprefix(b"data: ")))
-
-    def take(self, chunk: object) -> None:
-        choices = chunk.get("choices") if isinstance(chunk, dict) else None
+    def take(self, said: object) -> None:
+        choices = said.get("choices") if isinstance(said, dict) else None
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
                 continue
-            said = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
+            part = choice.get("delta") or choice.get("message") or {"content": choice.get("text")}
             number = choice.get("index")
-            if isinstance(said, dict):
-                self._add(number if isinstance(number, int) else 0, said)
+            if isinstance(part, dict):
+                self._add(number if isinstance(number, int) else 0, part)
 
     def turns(self) -> list[Turn]:
-        """One for each choice, as its client will send it again."""
+        """One for each choice."""
         messages = [
             {"role": "assistant", **message, "tool_calls": list(message["tool_calls"].values())}
             for _, message in sorted(self._messages.items())

@@ -17,12 +17,12 @@ from orchestrator.config.spec import Gateway as Spec
 from orchestrator.gateway.access import authenticate
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
+from orchestrator.gateway.dialects import ENDPOINTS
 from orchestrator.gateway.errors import ApiError, ClientGone
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.relay import Relay
-from orchestrator.gateway.request import ENDPOINTS
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Upstreams

@@ -1,7 +1,7 @@
 """A request on its way, and each attempt to have it answered."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.gateway.answers import Answer
@@ -42,13 +42,18 @@ class Attempt:
     grant: Grant
     number: int
     started_s: float
+    said: Answer
+    """What was passed on, where the answer is kept."""
     first_token_s: float | None = None
     usage: Usage | None = None
     chunks: int = 0
     """Content events passed on; the count of tokens when the engine gives no usage."""
     outcome: str = "cancelled"
-    said: Answer = field(default_factory=Answer)
-    """What was passed on, where the answer is kept."""
+
+    @property
+    def is_vllm(self) -> bool:
+        """Whether the engine is one of our own, and not somebody's endpoint."""
+        return self.grant.candidate.cluster.kind != "openai"
 
     @property
     def endpoint(self) -> str:

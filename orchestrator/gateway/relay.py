@@ -10,9 +10,8 @@ from contextlib import suppress
 import orjson
 
 from orchestrator.config.spec import Timeouts
-from orchestrator.gateway import sse, usage
+from orchestrator.gateway import sse
 from orchestrator.gateway.accounting import Accounting
-from orchestrator.gateway.answers import Answer
 from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
@@ -55,7 +54,8 @@ class Relay:
             decision = await self._placement.decided(call, number, failed, self._left_s(call))
             if decision.grant is None:
                 raise denial(decision, bool(failed))
-            attempt = Attempt(decision.grant, number, time.monotonic())
+            said = call.request.dialect.answer()
+            attempt = Attempt(decision.grant, number, time.monotonic(), said)
             try:
                 await self._attempt(call, attempt)
             except UpstreamFailed as failure:
@@ -75,7 +75,7 @@ class Relay:
         if call.request.stream:
             timeout_s = min(timeout_s, self._timeouts.first_token_s)
         served_name = attempt.grant.candidate.variant.served_name
-        body = call.request.named(served_name) if served_name else call.request.body
+        body = call.request.sent_to(served_name, attempt.is_vllm)
         try:
             async with self._upstreams.send(
                 attempt.grant, call.request.path, body, upstream_id, timeout_s
@@ -117,9 +117,11 @@ class Relay:
         body = await response.body(self._left_s(call))
         try:
             answer = orjson.loads(body)
-            attempt.usage = usage.read(answer.get("usage"))
-        except (orjson.JSONDecodeError, AttributeError):
+        except orjson.JSONDecodeError:
             raise UpstreamFailed("malformed") from None
+        if not isinstance(answer, dict):
+            raise UpstreamFailed("malformed")
+        attempt.usage = call.request.dialect.usage(answer)
         if call.answer_is_kept:
             attempt.said.take(answer)
             self._keep_answer(call, attempt)
@@ -150,20 +152,18 @@ class Relay:
 
     async def _stream(self, call: Call, attempt: Attempt, response: Response) -> None:
         splitter = sse.EventSplitter()
+        reader = call.request.dialect.reader(call.request.asked, attempt.is_vllm)
         held: list[bytes] = []
         committed = done = False
         try:
             while not done:
                 for received in splitter.feed(await self._chunk(call, attempt, response)):
-                    kind, event = sse.read(received, committed)
+                    kind, event = reader.read(received)
                     if kind is sse.Kind.ERROR:
                         raise UpstreamFailed("engine_error")
-                    if kind is sse.Kind.USAGE:
-                        attempt.usage = usage.read(sse.usage(event))
-                        if not call.request.wants_usage:
-                            continue
-                    elif kind is sse.Kind.CONTENT:
-                        attempt.chunks += 1
+                    done = kind is sse.Kind.DONE
+                    # The end of a whole answer counts, even of one that says nothing.
+                    if kind is sse.Kind.CONTENT or (done and reader.finished):
                         if not committed:
                             committed = True
                             self._answers(call, attempt)
@@ -172,8 +172,7 @@ class Relay:
                             attempt.said.take_event(event)
                     if event:
                         held.append(event)
-                    if kind is sse.Kind.DONE:
-                        done = True
+                    if done:
                         break
                 if done and call.answer_is_kept:
                     self._keep_answer(call, attempt)
@@ -190,16 +189,18 @@ class Relay:
             if not committed:
                 raise
             self._failed(attempt, failure.reason)
-            last = b"".join(held) + interruption(failure.reason).event()
+            last = b"".join(held) + reader.interruption(interruption(failure.reason))
             await call.send({"type": "http.response.body", "body": last, "more_body": False})
             return
+        finally:
+            attempt.usage, attempt.chunks = reader.usage, reader.content_events
         if not committed:
             raise UpstreamFailed("empty")
         attempt.outcome = "complete"
 
     def _keep_answer(self, call: Call, attempt: Attempt) -> None:
         """Raises ApiError 503 when a raised conversation could not be known again."""
-        said, attempt.said = attempt.said, Answer()
+        said, attempt.said = attempt.said, call.request.dialect.answer()
         for turn in said.turns():
             self._sensitivity.remember_answer(call.labels, turn)
 

@@ -7,36 +7,50 @@ from typing import Any
 import orjson
 
 from orchestrator.config.data_class import DataClass
+from orchestrator.gateway.dialects import ENDPOINTS, Asked, Dialect
+from orchestrator.gateway.dialects.fields import require
 from orchestrator.gateway.errors import ApiError
-
-ENDPOINTS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
-"""Paths that are relayed, and the field that each of them must have."""
 
 MAX_SESSION_ID = 256
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    path: str
+    dialect: Dialect
+    asked: Asked
     model: str
-    stream: bool
-    wants_usage: bool
-    """Whether the client asked for the usage chunk of a stream."""
-    max_tokens: int
-    """The most that may be generated, 0 when the client leaves it to the engine."""
     content: dict[str, Any]
-    """The whole body. Streams always ask for usage."""
+    """The whole body."""
     body: bytes
-    """The same again: what goes upstream is what was read here, whatever else the client's bytes
-    could be read as."""
+    """The same again, but for what is set for each engine: what goes upstream is what was read
+    here, whatever else the client's bytes could be read as."""
 
-    def named(self, model: str) -> bytes:
-        """The body for an endpoint that calls the model by another name."""
-        return orjson.dumps(self.content | {"model": model})
+    @property
+    def path(self) -> str:
+        """Of the engine."""
+        return self.dialect.upstream_path
+
+    @property
+    def stream(self) -> bool:
+        return self.asked.stream
+
+    @property
+    def max_tokens(self) -> int:
+        """The most that may be generated for a choice, 0 when the client leaves it to the
+        engine."""
+        return self.asked.max_tokens
+
+    def sent_to(self, served_name: str | None, vllm: bool) -> bytes:
+        """The body for an engine, which may call the model by another name. `vllm`: whether it is
+        one for certain, and takes the options that only vLLM knows."""
+        options = self.dialect.engine_options(self.asked, self.content, vllm)
+        extra = orjson.dumps({"model": served_name or self.model, **options})
+        return self.body[:-1] + b"," + extra[1:]
 
 
 def parse(path: str, raw: bytes) -> InferenceRequest:
-    """Raises ApiError 400 for a body that no engine could serve."""
+    """Of one of `ENDPOINTS`. Raises ApiError 400 for a body that no engine could serve."""
+    dialect = ENDPOINTS[path]
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -46,36 +60,14 @@ def parse(path: str, raw: bytes) -> InferenceRequest:
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise ApiError(400, "missing_field", "Give the model's name as a string.", param="model")
-    required = ENDPOINTS[path]
-    if not body.get(required):
-        raise ApiError(400, "missing_field", f"Give '{required}'.", param=required)
-    stream = body.get("stream") or False
-    if not isinstance(stream, bool):
-        raise ApiError(400, "invalid_field", "'stream' is true or false.", param="stream")
-    wants_usage = False
-    if stream:
-        options = body.get("stream_options") or {}
-        if not isinstance(options, dict):
-            raise ApiError(
-                400, "invalid_field", "'stream_options' is an object.", param="stream_options"
-            )
-        wants_usage = options.get("include_usage") is True
-        if not wants_usage:
-            body["stream_options"] = {**options, "include_usage": True}
-    return InferenceRequest(
-        path, model, stream, wants_usage, _max_tokens(body), body, orjson.dumps(body)
-    )
-
-
-def _max_tokens(body: dict[str, Any]) -> int:
-    for name in ("max_completion_tokens", "max_tokens"):
-        value = body.get(name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ApiError(400, "invalid_field", f"'{name}' is a whole number above 0.", param=name)
-        return value
-    return 0
+    require(body, dialect.needs)
+    asked = dialect.asked(body)
+    options = dialect.engine_options(asked, body, vllm=False)
+    kept = {name: value for name, value in body.items() if name != "model" and name not in options}
+    try:
+        return InferenceRequest(dialect, asked, model, body, orjson.dumps(kept))
+    except orjson.JSONEncodeError:
+        raise ApiError(400, "invalid_json", "The body is nested too deep.") from None
 
 
 def claimed_data_class(headers: Iterable[tuple[bytes, bytes]]) -> DataClass:

@@ -1,8 +1,4 @@
-"""Server-sent events of a completion stream, told apart with the least work per token.
-
-What comes in may use all that the standard allows. What is passed on is one `data:` line per event,
-which every client understands, and nothing else that an upstream may have put beside it.
-"""
+"""Server-sent events as they come from an engine, in any writing that the standard allows."""
 
 from collections.abc import Iterator
 from enum import Enum, auto
@@ -16,11 +12,13 @@ MAX_EVENT_BYTES = 1024 * 1024
 
 
 class Kind(Enum):
+    """What an event is to the relay, in every dialect."""
+
     PREAMBLE = auto()
     """Says nothing: a role chunk, an empty delta, a comment."""
     CONTENT = auto()
     USAGE = auto()
-    """The last chunk with the usage of the whole request and no choices."""
+    """The usage of the whole request, and nothing that is said."""
     ERROR = auto()
     DONE = auto()
 
@@ -61,48 +59,7 @@ class EventSplitter:
         return data
 
 
-def read(event: bytes, committed: bool) -> tuple[Kind, bytes]:
-    """What an event is, and what of it is passed on. Raises UpstreamFailed for one that no engine
-    should send.
-
-    Before the first token each is parsed; after it, the very bytes of a vLLM token are enough.
-    """
-    if committed and _is_vllm_token(event):
-        return Kind.CONTENT, event
-    name, data = _fields(event)
-    if name == b"error":
-        return Kind.ERROR, b""
-    if not data:
-        return Kind.PREAMBLE, b""
-    kind = Kind.DONE if data == b"[DONE]" else _kind(_object(data))
-    return kind, b"data: " + data + b"\n\n"
-
-
-def usage(event: bytes) -> object:
-    return _object(_fields(event)[1]).get("usage")
-
-
-def _kind(chunk: dict[str, Any]) -> Kind:
-    if chunk.get("error"):
-        return Kind.ERROR
-    choices = _typed(chunk.get("choices"), list)
-    if choices:
-        return Kind.CONTENT if _says_something(choices) else Kind.PREAMBLE
-    return Kind.PREAMBLE if chunk.get("usage") is None else Kind.USAGE
-
-
-def _is_vllm_token(event: bytes) -> bool:
-    # Within a JSON string quotes are escaped: these can only be fields.
-    return (
-        event.startswith(b'data: {"id":"')
-        and event.endswith(b"}]}\n\n")
-        and b'"choices":[{"index":' in event
-        and (b'"delta":{' in event or b'"text":"' in event)
-        and event.find(b"\n") == len(event) - 2
-    )
-
-
-def _fields(event: bytes) -> tuple[bytes, bytes]:
+def fields(event: bytes) -> tuple[bytes, bytes]:
     """The event's name, and its data on one line: to JSON a line end is a space."""
     name = b""
     data: list[bytes] = []
@@ -115,7 +72,8 @@ def _fields(event: bytes) -> tuple[bytes, bytes]:
     return name, b" ".join(data).strip()
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes) -> dict[str, Any]:
+    """Raises UpstreamFailed for what is none."""
     try:
         found = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -125,20 +83,10 @@ def _object(data: bytes) -> dict[str, Any]:
     return found
 
 
-def _typed(value: Any, kind: type) -> Any:
-    """An absent value as an empty one."""
+def typed(value: Any, kind: type) -> Any:
+    """An absent value as an empty one. Raises UpstreamFailed for one of another type."""
     if value is None:
         return kind()
     if not isinstance(value, kind):
         raise UpstreamFailed("malformed")
     return value
-
-
-def _says_something(choices: list[Any]) -> bool:
-    for choice in (_typed(c, dict) for c in choices):
-        delta = _typed(choice.get("delta"), dict)
-        if choice.get("finish_reason") or choice.get("text"):
-            return True
-        if any(value for key, value in delta.items() if key != "role"):
-            return True
-    return False

@@ -1,16 +1,18 @@
-"""The one module that opens connections carrying content, and only for a grant."""
+"""The one module that sends content anywhere, and only for a grant."""
 
-import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
-import aiohttp
-
-from orchestrator.config.spec import Timeouts
+from orchestrator.config.spec import Cluster, Timeouts
+from orchestrator.gateway import http1
+from orchestrator.gateway.http1 import ConnectionPool, HttpFailed, Origin
+from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.grant import Grant
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -28,22 +30,18 @@ class UpstreamFailed(Exception):
 class Response:
     """An upstream's answer whose body is still to be read."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    __slots__ = ("_response", "status")
+
+    def __init__(self, response: http1.Response) -> None:
         self._response = response
         self.status = response.status
 
     async def chunk(self, timeout_s: float) -> bytes:
         """The next bytes, empty at the end. Raises UpstreamFailed on a cut or a stall."""
-        if timeout_s <= 0:
-            # Bytes that are there already would come all the same.
-            raise UpstreamFailed("stalled")
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._response.content.readany()
-        except TimeoutError:
-            raise UpstreamFailed("stalled") from None
-        except (aiohttp.ClientError, OSError):
-            raise UpstreamFailed("cut") from None
+            return await self._response.chunk(timeout_s)
+        except HttpFailed as failure:
+            raise UpstreamFailed(failure.reason) from None
 
     async def body(self, timeout_s: float) -> bytes:
         """All of it. Raises UpstreamFailed on a cut, a stall, or more than may be held."""
@@ -57,13 +55,27 @@ class Response:
             parts.append(part)
         return b"".join(parts)
 
+    def interrupt(self, reason: str) -> None:
+        """Whoever reads it finds that the upstream failed, for this reason."""
+        self._response.interrupt(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What all requests to one endpoint share."""
+
+    pool: ConnectionPool
+    base_path: str
+    headers: bytes
+
 
 class Upstreams:
-    """Connection pools, one per zone."""
+    """Connections to endpoints, in pools of their own for each zone and origin."""
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
-        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._pools: dict[tuple[str, Origin], ConnectionPool] = {}
+        self._targets: dict[tuple[str, Cluster, str], _Target] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,8 +86,8 @@ class Upstreams:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for session in self._sessions.values():
-            await session.close()
+        for pool in self._pools.values():
+            pool.close()
 
     @asynccontextmanager
     async def send(
@@ -86,38 +98,38 @@ class Upstreams:
         Leaving the context closes an unfinished answer, which cancels it upstream. Raises
         UpstreamFailed when no headers come in time.
         """
-        candidate = grant.candidate
-        headers = {"content-type": "application/json", "x-request-id": request_id}
-        token_env = candidate.cluster.token_env
-        if candidate.cluster.kind == "openai" and token_env:
-            headers["authorization"] = f"Bearer {os.environ.get(token_env, '')}"
-        session = self._session(candidate.zone.name)
+        target = self._target(grant.candidate)
+        head = (
+            f"POST {target.base_path}{path} HTTP/1.1\r\nx-request-id: {request_id}\r\n"
+            f"content-length: {len(body)}\r\n"
+        )
+        response = http1.Response(target.pool, head.encode("ascii") + target.headers, body)
         try:
-            async with asyncio.timeout(timeout_s):
-                response = await session.post(
-                    candidate.url + path, data=body, headers=headers, allow_redirects=False
-                )
-        except TimeoutError:
-            raise UpstreamFailed("timeout") from None
-        except (aiohttp.ClientConnectionError, OSError):
-            raise UpstreamFailed("unreachable") from None
-        except aiohttp.ClientError:
-            raise UpstreamFailed("protocol") from None
-        try:
+            try:
+                await response.start(timeout_s)
+            except HttpFailed as failure:
+                raise UpstreamFailed(failure.reason) from None
             yield Response(response)
         finally:
             # Does nothing to an answer that was read to its end: that connection is kept.
             response.close()
 
-    def _session(self, zone: str) -> aiohttp.ClientSession:
-        if zone not in self._sessions:
-            self._sessions[zone] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-                # A cookie that one client's answer sets must not travel with another's request.
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_s),
-                auto_decompress=False,
-                skip_auto_headers=("user-agent", "accept-encoding"),
-                read_bufsize=2**18,
-            )
-        return self._sessions[zone]
+    def _target(self, candidate: Candidate) -> _Target:
+        key = (candidate.zone.name, candidate.cluster, candidate.endpoint)
+        target = self._targets.get(key)
+        if target is None:
+            target = self._targets[key] = self._made(candidate)
+        return target
+
+    def _made(self, candidate: Candidate) -> _Target:
+        cluster = candidate.cluster
+        origin = Origin.of(candidate.url, cluster.ca_file)
+        pool = self._pools.get((candidate.zone.name, origin))
+        if pool is None:
+            pool = ConnectionPool(origin, self._timeouts.connect_s)
+            self._pools[candidate.zone.name, origin] = pool
+        headers = f"host: {origin.host_header}\r\ncontent-type: application/json\r\n"
+        if cluster.kind == "openai" and cluster.token_env:
+            token = os.environ.get(cluster.token_env, "").strip()
+            headers += f"authorization: Bearer {token}\r\n"
+        return _Target(pool, urlsplit(candidate.url).path, f"{headers}\r\n".encode("latin-1"))

@@ -9,20 +9,53 @@ LARGEST = 2**53
 @dataclass(frozen=True, slots=True)
 class Usage:
     prompt_tokens: int
+    """All of the prompt, the cached part included."""
     completion_tokens: int
     cached_tokens: int
 
 
 def read(raw: object) -> Usage | None:
-    """None for what cannot be counted with: then nobody is charged by it."""
+    """As chat and completions write it. None for what cannot be counted with: then nobody is
+    charged by it."""
     if not isinstance(raw, dict):
         return None
     prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
     if prompt is None or completion is None:
         return None
-    details = raw.get("prompt_tokens_details")
-    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    return Usage(prompt, completion, cached or 0)
+    return Usage(prompt, completion, _within(raw.get("prompt_tokens_details"), "cached_tokens"))
+
+
+def read_prompt(raw: object) -> Usage | None:
+    """Where nothing is generated, and engines may leave that count out."""
+    prompt = _count(raw.get("prompt_tokens")) if isinstance(raw, dict) else None
+    return None if prompt is None else Usage(prompt, 0, 0)
+
+
+def read_response(raw: object) -> Usage | None:
+    """As the Responses API writes it."""
+    if not isinstance(raw, dict):
+        return None
+    prompt, completion = _count(raw.get("input_tokens")), _count(raw.get("output_tokens"))
+    if prompt is None or completion is None:
+        return None
+    return Usage(prompt, completion, _within(raw.get("input_tokens_details"), "cached_tokens"))
+
+
+def read_message(raw: object) -> Usage | None:
+    """As the Messages API writes it, where `input_tokens` leaves out what the cache was read for
+    or written to."""
+    if not isinstance(raw, dict):
+        return None
+    prompt, completion = _count(raw.get("input_tokens")), _count(raw.get("output_tokens"))
+    if prompt is None or completion is None:
+        return None
+    read = _count(raw.get("cache_read_input_tokens")) or 0
+    written = _count(raw.get("cache_creation_input_tokens")) or 0
+    return Usage(prompt + read + written, completion, read)
+
+
+def _within(details: object, name: str) -> int:
+    return (_count(details.get(name)) or 0) if isinstance(details, dict) else 0
 
 
 def _count(raw: object) -> int | None:

@@ -25,7 +25,7 @@ ALLOWED = {
 }
 
 OPENS_CONNECTIONS = {
-    "gateway/upstream.py": "content, for a grant",
+    "gateway/http1.py": "content, for a grant: upstream alone uses it",
     "gateway/server.py": "listens for clients",
     "gateway/exchange.py": "reports and snapshots, never content",
     "pools/ray.py": "Serve's API, engine metrics, warm-up",

@@ -66,6 +66,16 @@ class Cluster(Spec):
         default=None,
         description="environment variable with the bearer token (Ray's, or the endpoint's API key)",
     )
+    ca_file: str | None = Field(
+        default=None,
+        description="for an https `url`: PEM file of the authorities to trust there, instead of "
+        "the system's",
+    )
+    engine: Literal["vllm", "other"] = Field(
+        default="other",
+        description="openai only: with `vllm`, what vLLM understands beyond OpenAI's API is used "
+        "there: token counts at every chunk, and answers that go on after a lost replica",
+    )
     launch: RayLaunch | None = Field(
         default=None,
         description="ray only: for clusters that `up` starts; without it they run already",

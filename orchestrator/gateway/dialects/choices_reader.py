@@ -1,0 +1,158 @@
+"""Reads the chunks of chat and completion streams, with the least work per token."""
+
+import re
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import orjson
+
+from orchestrator.gateway import usage
+from orchestrator.gateway.dialects.dialect import Asked, Reader
+from orchestrator.gateway.dialects.token import USAGE, Token
+from orchestrator.gateway.errors import ApiError
+from orchestrator.gateway.sse import Kind, fields, json_object, typed
+from orchestrator.gateway.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How vLLM writes the chunk of an ordinary token."""
+
+    marker: bytes
+    after: re.Pattern[bytes]
+
+
+_AFTER = rb',"logprobs":null,"finish_reason":null(?:,"[a-z_]+":null)*\}\]' + USAGE + rb"\}\n\n"
+CHAT = Shape(b'"delta":{"content":"', re.compile(rb'"\}' + _AFTER))
+COMPLETION = Shape(b'"text":"', re.compile(rb'"' + _AFTER))
+
+
+class ChoicesReader(Reader):
+    def __init__(self, shape: Shape, asked: Asked, vllm: bool) -> None:
+        self._choices = asked.choices
+        self._choices_of_a_prompt = asked.choices // asked.prompts
+        self._shows_last = asked.wants_usage
+        # Engines that were not asked for it throughout may tell it once, beside the last choice.
+        self._shows_throughout = asked.wants_usage_throughout or (asked.wants_usage and not vllm)
+        self._token = Token(shape.marker, shape.after)
+        self._text = StringIO()
+        self._content_events = 0
+        self._told: dict[int, Usage] = {}
+        """By choice, which vLLM counts apart until the end."""
+        self._newest = b""
+        """An event with usage that was not parsed."""
+        self._total: Usage | None = None
+        self._ended: set[int] = set()
+        self.only_text = True
+        """Whether all that was said is the text of one choice."""
+
+    @property
+    def text(self) -> str:
+        """What the one choice has said."""
+        return self._text.getvalue()
+
+    @property
+    def content_events(self) -> int:
+        return self._content_events
+
+    @property
+    def usage(self) -> Usage | None:
+        if self._total is not None:
+            return self._total
+        if self._newest:
+            self._tell(0, json_object(fields(self._newest)[1]).get("usage"))
+            self._newest = b""
+        if not self._told:
+            return None
+        prompts: dict[int, int] = {}
+        for number, told in self._told.items():
+            prompt = number // self._choices_of_a_prompt
+            prompts[prompt] = max(prompts.get(prompt, 0), told.prompt_tokens)
+        generated = sum(told.completion_tokens for told in self._told.values())
+        return Usage(sum(prompts.values()), generated, 0)
+
+    def read(self, event: bytes) -> tuple[Kind, bytes]:
+        found = self._token.match(event)
+        if found is None:
+            return self._read(event)
+        text, after = found
+        self._content_events += 1
+        self._text.write(text)
+        cut = after.start("usage")
+        if cut >= 0:
+            self._newest = event
+            if not self._shows_throughout:
+                return Kind.CONTENT, event[:cut] + b"}\n\n"
+        return Kind.CONTENT, event
+
+    def interruption(self, error: ApiError) -> bytes:
+        return error.event()
+
+    def _read(self, event: bytes) -> tuple[Kind, bytes]:
+        name, data = fields(event)
+        if name == b"error":
+            return Kind.ERROR, b""
+        if not data:
+            return Kind.PREAMBLE, b""
+        if data == b"[DONE]":
+            return Kind.DONE, b"data: [DONE]\n\n"
+        chunk = json_object(data)
+        if chunk.get("error"):
+            return Kind.ERROR, b""
+        choices = [typed(choice, dict) for choice in typed(chunk.get("choices"), list)]
+        kind = self._take_choices(choices)
+        told = chunk.get("usage")
+        if choices:
+            if told is not None:
+                self._newest = b""
+                self._tell(_number(choices[0]), told)
+            shown = self._shows_throughout
+        else:
+            if told is not None:
+                kind = Kind.USAGE
+                self._total = usage.read(told)
+            shown = self._shows_last
+        if kind is Kind.CONTENT:
+            self._content_events += 1
+            if self._choices == 1:
+                self._learn(event, choices)
+        if "usage" in chunk and not shown:
+            if kind is Kind.USAGE:
+                return kind, b""
+            del chunk["usage"]
+            data = orjson.dumps(chunk)
+        return kind, b"data: " + data + b"\n\n"
+
+    def _take_choices(self, choices: list[dict[str, Any]]) -> Kind:
+        kind = Kind.PREAMBLE
+        for choice in choices:
+            said = typed(choice.get("delta"), dict)
+            text = said.get("content") or choice.get("text")
+            others = any(v for k, v in said.items() if k not in ("role", "content"))
+            if choice.get("finish_reason"):
+                self._ended.add(_number(choice))
+                self.finished = len(self._ended) >= self._choices
+            if text or others or choice.get("finish_reason"):
+                kind = Kind.CONTENT
+            if isinstance(text, str):
+                self._text.write(text)
+            if others or (text and not isinstance(text, str)) or _number(choice):
+                self.only_text = False
+        return kind
+
+    def _tell(self, number: int, raw: object) -> None:
+        told = usage.read(raw)
+        if told is not None and number < self._choices:
+            self._told[number] = told
+
+    def _learn(self, event: bytes, choices: list[dict[str, Any]]) -> None:
+        delta = choices[0].get("delta") or {}
+        text = delta.get("content") or choices[0].get("text")
+        if len(choices) == 1 and isinstance(text, str):
+            self._token.learn(event, text)
+
+
+def _number(choice: dict[str, Any]) -> int:
+    number = choice.get("index")
+    return number if isinstance(number, int) and number >= 0 else 0
