@@ -11,9 +11,11 @@ import orjson
 from orchestrator.batch.database import Database
 from orchestrator.batch.files import INSERT, NEEDED, File, NotFound, values
 from orchestrator.batch.lines import InputLine, Problem, unanswered
+from orchestrator.batch.queue import LEASE_S
 
 MAX_GOING_ON = 200
 """Batches of one workload that are not over."""
+ENDINGS = ("completed", "failed", "expired", "cancelled")
 FETCH = 200
 """Results read at once."""
 WHY_DROPPED = {
@@ -71,7 +73,9 @@ class Batch:
         return cls(**{name: row[name] for name in _NAMES})
 
     def as_json(self) -> dict[str, Any]:
-        ended = {f"{status}_at": None for status in ("completed", "failed", "expired", "cancelled")}
+        ended: dict[str, int | None] = {
+            f"{status}_at": None for status in ("completed", "failed", "expired", "cancelled")
+        }
         if self.ended_at_s is not None:
             ended[f"{self.status}_at"] = _whole(self.ended_at_s)
         errors = None if self.errors is None else orjson.loads(self.errors)
@@ -198,14 +202,14 @@ class Batches:
             for row in late:
                 _end(db, row["id"], "expired", now_s, None)
 
-    def take_job(self, owner: str, now_s: float, lease_s: float) -> Batch | None:
+    def take_job(self, owner: str, now_s: float) -> Batch | None:
         """A batch to be validated, or whose results are to be written, for this owner alone."""
         with self._database.writing() as db:
             row = db.execute(
                 "UPDATE batches SET owner = ? WHERE id = (SELECT id FROM batches WHERE status IN "  # noqa: S608
                 f"('validating', 'finalizing', 'cancelling') AND {NO_OWNER} ORDER BY seq LIMIT 1) "
                 "RETURNING *",
-                (owner, now_s - lease_s),
+                (owner, now_s - LEASE_S),
             ).fetchone()
         return None if row is None else Batch.of(row)
 
@@ -234,6 +238,11 @@ class Batches:
                     for line in lines
                 ),
             ).rowcount
+            db.execute(
+                "UPDATE lines SET data_class = (SELECT claimed FROM batches WHERE id = batch_id) "
+                "WHERE batch_id = ?",
+                (batch_id,),
+            )
             db.execute("UPDATE batches SET total = ? WHERE id = ?", (total, batch_id))
 
     def results(self, batch: Batch) -> Iterator[tuple[bool, bytes]]:
@@ -313,11 +322,17 @@ def _get(db: sqlite3.Connection, workload: str, batch_id: str) -> Batch:
 def _end(
     db: sqlite3.Connection, batch_id: str, ending: str, now_s: float, errors: str | None
 ) -> None:
-    """Decides the end of a batch that is going on: no line of it is answered any more."""
+    """Decides the end of a batch that is going on: no line of it is answered any more. One that has
+    no lines yet is over at once."""
+    db.execute(
+        "UPDATE batches SET status = ?, ending = ?, ended_at_s = ?, errors = ?, owner = NULL "
+        "WHERE id = ? AND status = 'validating'",
+        (ending, ending, now_s, errors, batch_id),
+    )
     status = "cancelling" if ending == "cancelled" else "finalizing"
     ended = db.execute(
         f"UPDATE batches SET status = ?, ending = ?, {status}_at_s = ?, errors = ?, owner = NULL "  # noqa: S608
-        "WHERE id = ? AND status IN ('validating', 'in_progress')",
+        "WHERE id = ? AND status = 'in_progress'",
         (status, ending, now_s, errors, batch_id),
     ).rowcount
     if ended:

@@ -5,7 +5,7 @@ latest one's answer is taken: an owner that was thought dead and comes back chan
 """
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -16,7 +16,7 @@ from orchestrator.batch.schedule import Work
 LEASE_S = 10.0
 """An owner that was not heard for so long is dead."""
 PRIOR_LINE_S, PRIOR_LINES = 10.0, 4
-"""What a line is thought to take before any was measured, and how many have to be to outweigh it."""
+"""What a line is thought to take at first, and as how many measured ones that counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +229,15 @@ class Queue:
                 (now_s, line.batch_id),
             )
         return True
+
+    def let_go(self, lost: Iterable[tuple[str, int, int]], not_before_s: float) -> None:
+        """Puts back claimed lines, by their identities, that their owner has lost track of."""
+        with self._database.writing() as db:
+            db.executemany(
+                "UPDATE lines SET state = 'pending', owner = NULL, place = '', not_before_s = ? "
+                "WHERE batch_id = ? AND number = ? AND claim = ? AND state = 'open'",
+                [(not_before_s, *identity) for identity in lost],
+            )
 
     def put_back(
         self, line: Line, not_before_s: float = 0, data_class: int | None = None, tried: bool = True

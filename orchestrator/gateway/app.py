@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import orjson
 
 from orchestrator.config.spec import Gateway as Spec
 from orchestrator.gateway.access import authenticate
+from orchestrator.gateway.batches import Asked, BatchApi, Content
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.dialects import ENDPOINTS
@@ -57,6 +59,7 @@ class Gateway:
         self._ratchet = Ratchet(state / "sessions.sqlite", _session_key())
         self._sensitivity = Sensitivity(self._ratchet)
         self._intake = Intake(self._exchange, self._sensitivity)
+        self._batches = BatchApi(state / "batch", self._exchange, self._intake, self._telemetry)
         self._ledger = UsageLedger(state / "ledger.sqlite")
         self._audit = AuditLog(state / "audit", self._exchange.gateway_id)
         self._records = Records(self._ledger, self._audit)
@@ -90,6 +93,7 @@ class Gateway:
             self._relay = Relay(
                 self._exchange, upstreams, self._sensitivity, self._records, self._telemetry
             )
+            await running.enter_async_context(self._batches.running(self._relay))
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -115,6 +119,10 @@ class Gateway:
                     assert self._relay is not None, "the server runs the lifespan first"
                     with _while_connected(receive):
                         await self._relay.run(call)
+            elif self._batches.serves(path):
+                caller = self._authenticate(headers)
+                with self._place():
+                    await self._batch(caller, scope, receive, send, request_id)
             else:
                 await self._local(scope, headers, send, request_id)
         except ApiError as error:
@@ -135,6 +143,26 @@ class Gateway:
         finally:
             if path not in PROBES:
                 self._count(caller, call, status)
+
+    async def _batch(
+        self, caller: Caller, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> None:
+        declared = dict(scope["headers"]).get(b"content-length")
+        asked = Asked(
+            caller,
+            scope["method"],
+            scope["path"],
+            scope["query_string"],
+            scope["headers"],
+            receive,
+            partial(_body, declared, receive, self.spec.max_body_bytes),
+        )
+        answer = await self._batches.answer(asked)
+        if isinstance(answer, Content):
+            about = [(b"x-request-id", request_id.encode())]
+            await self._batches.send_content(answer, receive, send, about)
+        else:
+            await self._json(answer, send, request_id)
 
     def _authenticate(self, headers: dict[bytes, bytes]) -> Caller:
         exchange = self._exchange

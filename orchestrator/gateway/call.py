@@ -1,7 +1,7 @@
 """A request on its way, and each attempt to have it answered."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.gateway.answers import Answer
@@ -35,6 +35,11 @@ class Call:
     pool: str = ""
     answer_is_kept: bool = False
     """Its conversation is above the workload's own class."""
+    avoided: Mapping[str, str] = field(default_factory=dict)
+    """Endpoints that it does not go to, with the reason: those that have no room for a request that
+    can wait."""
+    endpoint: str = ""
+    """That it was sent to last."""
 
 
 @dataclass(slots=True, eq=False)

@@ -116,7 +116,7 @@ class Placement:
             prompt_tokens=len(call.request.body) // BYTES_PER_TOKEN,
             snapshot_age_s=self._exchange.snapshot_age_s,
             inflight=self._telemetry.inflight.counts,
-            excluded=excluded,
+            excluded={**call.avoided, **excluded},
             affinity=self._affinity.of(call.request.body),
             smaller_variant=smaller_variant,
         )

@@ -66,6 +66,7 @@ class Relay:
         raise unavailable("upstream_failed", "No replica answered. Try again shortly.")
 
     async def _attempt(self, call: Call, attempt: Attempt) -> None:
+        call.endpoint = attempt.endpoint
         self._accounting.opened(call, attempt)
         upstream_id = (
             call.request_id if attempt.number == 1 else f"{call.request_id}-{attempt.number}"

@@ -1,0 +1,259 @@
+"""Runs the lines of batches beside everything else, when there is room for them or their deadline
+asks for it."""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.batch.batches import Batch
+from orchestrator.batch.desk import Desk
+from orchestrator.batch.jobs import work_on
+from orchestrator.batch.lines import Problem
+from orchestrator.batch.places import Survey, survey
+from orchestrator.batch.queue import Kind, Line, Outlook, Waiting
+from orchestrator.batch.schedule import idle, needed
+from orchestrator.config.data_class import DataClass
+from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.intake import Intake
+from orchestrator.gateway.line import Answered, LineRun, NoCaller, PutBack, caller_of
+from orchestrator.gateway.relay import Relay
+from orchestrator.gateway.telemetry import Telemetry
+from orchestrator.policy.facts import Facts
+
+log = logging.getLogger("orchestrator.gateway")
+
+AT_REST_S, AT_WORK_S, AT_ONCE_S = 1.0, 0.25, 0.05
+"""From one look at the store to the next: without batches, with some, after a change."""
+BEAT_S = 1.0
+TIDY_S = 60.0
+PAUSE_S = 5.0
+"""After a disk that could not be written."""
+UNFINISHED_S = 86_400.0
+"""What a crash left of a file is deleted after so long: no upload takes longer."""
+FOR_GOOD = ("residency", "model_not_found", "context_length")
+"""Denials that waiting does not change: such lines are run to be told so."""
+
+
+@dataclass(slots=True)
+class _Open:
+    run: LineRun
+    task: asyncio.Task[None]
+
+
+class Deferred:
+    """One for each gateway, over a store that those of a node share."""
+
+    def __init__(
+        self, directory: Path, exchange: Exchange, intake: Intake, telemetry: Telemetry
+    ) -> None:
+        self.desk = Desk(directory)
+        """For everything short."""
+        self._back_office = Desk(directory)
+        self._exchange = exchange
+        self._intake = intake
+        self._telemetry = telemetry
+        self._owner = exchange.gateway_id
+        self._open: dict[tuple[str, int, int], _Open] = {}
+        self._wake = asyncio.Event()
+        self._beaten_s = 0.0
+        self._tidied_s = 0.0
+        self._job: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Something has changed in the store."""
+        self._wake.set()
+
+    @asynccontextmanager
+    async def running(self, relay: Relay) -> AsyncIterator[None]:
+        """Lines run until the context is left; what is open then is for others, at once."""
+        loop = asyncio.create_task(self._run(relay))
+        try:
+            yield
+        finally:
+            tasks = [loop, *(open_.task for open_ in self._open.values())]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._job is not None:
+                await asyncio.gather(self._job, return_exceptions=True)
+            with suppress(sqlite3.Error, OSError):
+                await self.desk.do(self.desk.batches.drop_job, self._owner)
+                await self.desk.do(self.desk.queue.leave, self._owner)
+            for desk in (self.desk, self._back_office):
+                await asyncio.to_thread(desk.close)
+
+    async def _run(self, relay: Relay) -> None:
+        trouble = ""
+        while True:
+            wait_s, before = AT_REST_S, trouble
+            try:
+                wait_s = await self._round(relay)
+                trouble = ""
+            except (sqlite3.Error, OSError) as error:
+                trouble = f"{type(error).__name__}: {error}"
+            except Exception:
+                # Whatever it was: deadlines and revoked keys depend on this loop going on.
+                log.exception("a round of the batches failed")
+            if trouble != before:
+                log.error("the store of batches: %s", trouble or "works again")
+            await asyncio.sleep(AT_ONCE_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    async def _round(self, relay: Relay) -> float:
+        """Returns when to look again, at the latest."""
+        now_s = time.time()
+        desk = self.desk
+        self._tidy(now_s)
+        outlook = await desk.do(desk.queue.look, self._owner, now_s)
+        await self._stop_lost(outlook, now_s)
+        if not outlook.batches and not outlook.jobs:
+            return AT_REST_S
+        if now_s - self._beaten_s >= BEAT_S:
+            self._beaten_s = now_s
+            await desk.do(desk.queue.beat, self._owner, self._sent(), now_s)
+            await desk.do(desk.batches.expire, now_s)
+            await self._stop_unwanted(outlook, now_s)
+        if outlook.jobs and (self._job is None or self._job.done()):
+            self._job = asyncio.create_task(self._do_jobs())
+        for kind, waiting in sorted(outlook.waiting.items(), key=_first_deadline):
+            if waiting.ready:
+                for line in await self._claim(kind, waiting, outlook, now_s):
+                    self._start(relay, line)
+        return AT_WORK_S
+
+    async def _stop_lost(self, outlook: Outlook, now_s: float) -> None:
+        """Lines that were dropped, or taken over while this gateway was not heard. And the other
+        way round, those that it holds and could not record."""
+        for identity in self._open.keys() - outlook.own:
+            self._open[identity].task.cancel()
+        if lost := outlook.own - self._open.keys():
+            await self.desk.do(self.desk.queue.let_go, lost, now_s + PAUSE_S)
+
+    async def _stop_unwanted(self, outlook: Outlook, now_s: float) -> None:
+        """Batches end with the credential that they were made with."""
+        for batch_id, key_id, workload in outlook.batches:
+            try:
+                caller_of(self._exchange, key_id, workload)
+            except NoCaller as gone:
+                problem = Problem(gone.code, str(gone))
+                await self.desk.do(self.desk.batches.fail, batch_id, now_s, [problem])
+                self.wake()
+
+    async def _claim(
+        self, kind: Kind, waiting: Waiting, outlook: Outlook, now_s: float
+    ) -> list[Line]:
+        workload = self._exchange.catalogue.workloads.get(kind.workload)
+        if workload is None:
+            return []
+        rules, desk = workload.batch, self.desk
+        seen = self._survey(kind, outlook)
+        claimed: list[Line] = []
+
+        async def claim(place: str, count: int, at_place: int | None = None) -> None:
+            claimed.extend(
+                await desk.do(
+                    desk.queue.claim,
+                    self._owner,
+                    kind,
+                    place,
+                    now_s,
+                    count,
+                    rules.max_concurrency,
+                    at_place,
+                )
+            )
+
+        if seen.denied in FOR_GOOD:
+            await claim("", waiting.ready)
+            return claimed
+        if not len(self._exchange.waiting):
+            for room in seen.rooms:
+                most = idle(room, rules)
+                if most and len(claimed) < waiting.ready:
+                    await claim(room.endpoint, waiting.ready - len(claimed), most)
+        concurrency = min(rules.max_concurrency, max(seen.slots, 1.0))
+        due = needed(waiting.works, concurrency, now_s) - waiting.open - len(claimed)
+        if due > 0:
+            await claim("", due)
+        return claimed
+
+    def _survey(self, kind: Kind, outlook: Outlook) -> Survey:
+        facts = Facts(
+            workload=kind.workload,
+            model=kind.model,
+            claimed=DataClass(kind.data_class),
+            snapshot_age_s=self._exchange.snapshot_age_s,
+            inflight=self._telemetry.inflight.counts,
+        )
+        return survey(facts, self._exchange.view, self._sent(), outlook.others_sent)
+
+    def _sent(self) -> dict[str, int]:
+        """Lines that are open upstream, by endpoint."""
+        return Counter(open_.run.endpoint for open_ in self._open.values() if open_.run.endpoint)
+
+    def _start(self, relay: Relay, line: Line) -> None:
+        run = LineRun(line, self._exchange, self._intake, relay, self.desk)
+        task = asyncio.create_task(self._to_its_end(run))
+        self._open[line.identity] = _Open(run, task)
+
+    async def _to_its_end(self, run: LineRun) -> None:
+        queue, line = self.desk.queue, run.line
+        try:
+            match await run.outcome():
+                case Answered(result, ok, used):
+                    await self.desk.do(queue.answer, line, result, ok, used, time.time())
+                case PutBack(after_s, data_class, tried):
+                    not_before_s = time.time() + after_s
+                    await self.desk.do(queue.put_back, line, not_before_s, data_class, tried)
+        except (sqlite3.Error, OSError) as error:
+            # It is let go of at the next round, and run again.
+            log.error("a line of %s is not recorded: %s", line.batch_id, type(error).__name__)
+        finally:
+            self._open.pop(line.identity, None)
+            self.wake()
+
+    async def _do_jobs(self) -> None:
+        desk, owner = self._back_office, self._owner
+        try:
+            while batch := await self._next_job():
+                spec = self._exchange.catalogue.configuration.gateway
+                await desk.do(work_on, batch, owner, desk.batches, desk.files, spec)
+                self.wake()
+        except (sqlite3.Error, OSError) as error:
+            log.error("a batch waits: %s: %s", type(error).__name__, error)
+            with suppress(sqlite3.Error, OSError):
+                await desk.do(desk.batches.drop_job, owner)
+            await asyncio.sleep(PAUSE_S)
+
+    async def _next_job(self) -> Batch | None:
+        desk = self._back_office
+        return await desk.do(desk.batches.take_job, self._owner, time.time())
+
+    def _tidy(self, now_s: float) -> None:
+        if now_s - self._tidied_s < TIDY_S or not (self._job is None or self._job.done()):
+            return
+        self._tidied_s = now_s
+        self._job = asyncio.create_task(self._put_away(now_s))
+
+    async def _put_away(self, now_s: float) -> None:
+        desk = self._back_office
+        retention_s = self._exchange.catalogue.configuration.gateway.batches.retention_s
+        try:
+            await desk.do(desk.batches.forget, now_s, retention_s)
+            await desk.do(desk.files.expire, now_s)
+            await desk.do(desk.files.sweep, now_s, UNFINISHED_S)
+        except (sqlite3.Error, OSError) as error:
+            log.error("old files and batches stay: %s: %s", type(error).__name__, error)
+
+
+def _first_deadline(item: tuple[Kind, Waiting]) -> float:
+    return min(work.deadline_s for work in item[1].works)

@@ -1,0 +1,184 @@
+"""One line of a batch as a request like any other: read, classified, decided and relayed by the
+same code, under the workload and the key that made the batch."""
+
+import asyncio
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from orchestrator.batch.batches import request_id_of
+from orchestrator.batch.desk import Desk
+from orchestrator.batch.lines import answered
+from orchestrator.batch.places import others_than
+from orchestrator.batch.queue import Line, Used
+from orchestrator.config.data_class import DataClass
+from orchestrator.gateway.call import Call
+from orchestrator.gateway.caller import Caller
+from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
+from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.intake import Intake
+from orchestrator.gateway.relay import Relay
+from orchestrator.gateway.usage import Usage
+
+log = logging.getLogger("orchestrator.gateway")
+
+WORTH_ANOTHER_TRY = frozenset({408, 429, 502, 503, 504})
+MAX_LOST_ANSWERS = 12
+"""A line that replicas were given so often, and that none answered, is taken to be what they fail
+at. With the pauses between them that is about an hour."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 600.0
+
+
+class NoCaller(Exception):
+    """The credential that made a batch opens nothing any more."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    result: bytes
+    ok: bool
+    used: Used
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    after_s: float
+    data_class: int | None = None
+    """That it was found to have."""
+    tried: bool = True
+
+
+@dataclass(slots=True)
+class _Collected:
+    """An answer as an ASGI application gives it."""
+
+    status: int = 0
+    parts: list[bytes] = field(default_factory=list)
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        else:
+            self.parts.append(message.get("body", b""))
+
+
+def caller_of(exchange: Exchange, key_id: str, workload: str) -> Caller:
+    """Raises NoCaller."""
+    key = exchange.keys.get(key_id)
+    if workload not in exchange.catalogue.workloads:
+        raise NoCaller("workload_gone", "The workload that made the batch is no more.")
+    if key is None or key.workload != workload:
+        raise NoCaller("api_key_revoked", "The API key that made the batch is revoked.")
+    if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
+        raise NoCaller("api_key_expired", "The API key that made the batch has expired.")
+    return Caller(key.id, key.workload)
+
+
+class LineRun:
+    """A claimed line on its way."""
+
+    def __init__(
+        self, line: Line, exchange: Exchange, intake: Intake, relay: Relay, desk: Desk
+    ) -> None:
+        self.line = line
+        self._exchange = exchange
+        self._intake = intake
+        self._relay = relay
+        self._desk = desk
+        self._call: Call | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """That it is open at, as far as it was sent."""
+        return self._call.endpoint if self._call else ""
+
+    async def outcome(self) -> Answered | PutBack:
+        """Raises OSError when the store cannot be read."""
+        started_s = time.monotonic()
+        answer = _Collected()
+        try:
+            put_back = await self._relayed(answer)
+        except ApiError as error:
+            return self._refused(error)
+        except NoCaller:
+            # The batch is about to end for it.
+            return PutBack(FIRST_PAUSE_S, tried=False)
+        except ClientGone:
+            return self._refused(unavailable("time_limit", "The answer took too long."))
+        except FileNotFoundError:
+            lost = ApiError(500, "input_file_lost", "The input file is not there any more.")
+            return self._refused(lost)
+        except (OSError, sqlite3.Error):
+            raise
+        except Exception:
+            log.exception("line %s failed", self._request_id)
+            ours = ApiError(500, "internal_error", "The gateway failed.", "server_error")
+            return self._refused(ours)
+        if put_back is not None:
+            return put_back
+        return await asyncio.to_thread(self._answered, answer, time.monotonic() - started_s)
+
+    @property
+    def _request_id(self) -> str:
+        return request_id_of(self.line.batch_id, self.line.number)
+
+    async def _relayed(self, answer: _Collected) -> PutBack | None:
+        line = self.line
+        raw = await self._desk.do(
+            self._desk.files.read, line.input_file_id, line.offset, line.length
+        )
+        body = orjson.dumps(orjson.loads(raw)["body"])
+        caller = caller_of(self._exchange, line.key_id, line.kind.workload)
+        label = DataClass(line.claimed).label.encode()
+        call = await self._intake.read(
+            self._request_id,
+            caller,
+            line.endpoint,
+            [(b"x-orchestrator-data-class", label)],
+            body,
+            answer.send,
+        )
+        if line.place:
+            found = call.labels.highest
+            own = call.rules.catalogue.workloads[caller.workload].data_class
+            if max(found, own) > max(line.kind.data_class, own):
+                # The slot that it was given may lie where it must not go.
+                return PutBack(0, int(found), tried=False)
+            call.avoided = others_than(line.place, line.kind.model, self._exchange.view)
+        self._call = call
+        await self._relay.run(call)
+        return None
+
+    def _answered(self, answer: _Collected, busy_s: float) -> Answered:
+        # Read and written anew: an engine's JSON may have line ends in it.
+        assert self._call is not None
+        body = orjson.loads(b"".join(answer.parts))
+        used = self._call.request.dialect.usage(body) or Usage(0, 0, 0)
+        result = answered(self._request_id, self.line.custom_id, answer.status, body)
+        counts = (used.prompt_tokens, used.cached_tokens, used.completion_tokens)
+        return Answered(result, True, Used(*counts, busy_s))
+
+    def _refused(self, error: ApiError) -> Answered | PutBack:
+        tries = self.line.tries + 1
+        lost = error.code == "upstream_failed" and tries >= MAX_LOST_ANSWERS
+        if error.status in WORTH_ANOTHER_TRY and not lost:
+            pause_s = min(FIRST_PAUSE_S * 2.0 ** (tries - 1), LONGEST_PAUSE_S)
+            asked = error.headers.get("retry-after", "")
+            if error.status == 429 and asked.isdigit():
+                pause_s = max(pause_s, float(asked))
+            return PutBack(pause_s * random.uniform(0.5, 1))
+        body = orjson.loads(error.body())
+        return Answered(
+            answered(self._request_id, self.line.custom_id, error.status, body), False, Used()
+        )
