@@ -99,15 +99,19 @@ class Files:
     def add(self, file: File, most_bytes: int) -> None:
         """Of content that is kept already. `most_bytes`: what the workload may have uploaded.
         Raises NoSpace."""
-        with self._database.writing() as db:
-            (kept,) = db.execute(
-                "SELECT coalesce(sum(bytes), 0) FROM files "
-                "WHERE workload = ? AND purpose = 'batch'",
-                (file.workload,),
-            ).fetchone()
-            if kept + file.bytes > most_bytes:
-                raise NoSpace
-            db.execute(INSERT, values(file))
+        try:
+            with self._database.writing() as db:
+                (kept,) = db.execute(
+                    "SELECT coalesce(sum(bytes), 0) FROM files "
+                    "WHERE workload = ? AND purpose = 'batch'",
+                    (file.workload,),
+                ).fetchone()
+                if kept + file.bytes > most_bytes:
+                    raise NoSpace
+                db.execute(INSERT, values(file))
+        except BaseException:
+            self._remove(file.id)
+            raise
 
     def get(self, workload: str, file_id: str, now_s: float) -> File:
         """Raises NotFound."""
