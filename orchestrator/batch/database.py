@@ -69,6 +69,7 @@ CREATE TABLE IF NOT EXISTS lines (
     place TEXT NOT NULL DEFAULT '',
     not_before_s REAL NOT NULL DEFAULT 0,
     tries INTEGER NOT NULL DEFAULT 0,
+    losses INTEGER NOT NULL DEFAULT 0,
     result BLOB,
     PRIMARY KEY (batch_id, number)
 ) STRICT, WITHOUT ROWID;

@@ -53,6 +53,8 @@ class Line:
     kind: Kind
     tries: int
     """Answers so far that were worth another try."""
+    losses: int
+    """Those of them that a replica was given the line for, and none came."""
     endpoint: str
     """The API's path."""
     input_file_id: str
@@ -89,6 +91,17 @@ class Used:
     cached_tokens: int = 0
     completion_tokens: int = 0
     busy_s: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """A line that has no answer yet."""
+
+    after_s: float = 0
+    data_class: int | None = None
+    """That it was found to have, where it is another than was thought."""
+    tried: bool = False
+    lost: bool = False
 
 
 class Queue:
@@ -239,21 +252,15 @@ class Queue:
                 [(not_before_s, *identity) for identity in lost],
             )
 
-    def put_back(
-        self, line: Line, not_before_s: float = 0, data_class: int | None = None, tried: bool = True
-    ) -> None:
-        """To be claimed again, from that time on, as one of this class where it is another."""
+    def put_back(self, line: Line, back: PutBack, now_s: float) -> None:
+        """To be claimed again."""
+        data_class = line.kind.data_class if back.data_class is None else back.data_class
         with self._database.writing() as db:
             db.execute(
                 "UPDATE lines SET state = 'pending', owner = NULL, place = '', not_before_s = ?, "
-                "data_class = ?, tries = tries + ? "
+                "data_class = ?, tries = tries + ?, losses = losses + ? "
                 "WHERE batch_id = ? AND number = ? AND claim = ? AND state = 'open'",
-                (
-                    not_before_s,
-                    line.kind.data_class if data_class is None else data_class,
-                    int(tried),
-                    *line.identity,
-                ),
+                (now_s + back.after_s, data_class, back.tried, back.lost, *line.identity),
             )
 
 
@@ -267,7 +274,7 @@ def _first(db: sqlite3.Connection, kind: Kind, now_s: float, count: int) -> list
     for batch in batches:
         rows += db.execute(
             "SELECT l.batch_id, l.number, l.claim + 1 AS claim, l.offset, l.length, l.custom_id, "
-            "l.tries, b.endpoint, b.input_file_id, b.key_id, b.claimed "
+            "l.tries, l.losses, b.endpoint, b.input_file_id, b.key_id, b.claimed "
             "FROM lines l JOIN batches b ON b.id = l.batch_id "
             "WHERE l.batch_id = ? AND l.model = ? AND l.data_class = ? AND l.state = 'pending' "
             "AND l.not_before_s <= ? ORDER BY l.number LIMIT ?",

@@ -62,8 +62,8 @@ def needed(works: Iterable[Work], concurrency: float, now_s: float) -> int:
     `concurrency`: the most that can be open at once. Batches go by their deadlines, so what one
     asks for contains all that is due before it.
     """
-    pressure = slot_s = 0.0
-    left = 0
+    slot_s = 0.0
+    left = most = 0
     for work in sorted(works, key=lambda work: work.deadline_s):
         if not work.left:
             continue
@@ -71,9 +71,10 @@ def needed(works: Iterable[Work], concurrency: float, now_s: float) -> int:
         slot_s += work.left * work.line_s
         time_s = work.deadline_s - now_s - LAST_LINES * work.line_s
         can_be_done = time_s * concurrency
-        pressure = max(pressure, slot_s / can_be_done if can_be_done > 0 else math.inf)
-    share = (pressure - URGENT_FROM) / (URGENT_FULL - URGENT_FROM)
-    return min(left, math.ceil(min(max(share, 0.0), 1.0) * concurrency))
+        pressure = slot_s / can_be_done if can_be_done > 0 else math.inf
+        share = (pressure - URGENT_FROM) / (URGENT_FULL - URGENT_FROM)
+        most = max(most, min(left, math.ceil(min(max(share, 0.0), 1.0) * concurrency)))
+    return most
 
 
 def _below(price: float, ceiling: float | None) -> bool:

@@ -16,12 +16,12 @@ from orchestrator.batch.desk import Desk
 from orchestrator.batch.jobs import work_on
 from orchestrator.batch.lines import Problem
 from orchestrator.batch.places import Survey, survey
-from orchestrator.batch.queue import Kind, Line, Outlook, Waiting
+from orchestrator.batch.queue import Kind, Line, Outlook, PutBack, Waiting
 from orchestrator.batch.schedule import idle, needed
 from orchestrator.config.data_class import DataClass
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
-from orchestrator.gateway.line import Answered, LineRun, NoCaller, PutBack, caller_of
+from orchestrator.gateway.line import Answered, LineRun, NoCaller, caller_of
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.facts import Facts
@@ -211,9 +211,8 @@ class Deferred:
             match await run.outcome():
                 case Answered(result, ok, used):
                     await self.desk.do(queue.answer, line, result, ok, used, time.time())
-                case PutBack(after_s, data_class, tried):
-                    not_before_s = time.time() + after_s
-                    await self.desk.do(queue.put_back, line, not_before_s, data_class, tried)
+                case PutBack() as back:
+                    await self.desk.do(queue.put_back, line, back, time.time())
         except (sqlite3.Error, OSError) as error:
             # It is let go of at the next round, and run again.
             log.error("a line of %s is not recorded: %s", line.batch_id, type(error).__name__)

@@ -17,7 +17,7 @@ from orchestrator.batch.batches import request_id_of
 from orchestrator.batch.desk import Desk
 from orchestrator.batch.lines import answered
 from orchestrator.batch.places import others_than
-from orchestrator.batch.queue import Line, Used
+from orchestrator.batch.queue import Line, PutBack, Used
 from orchestrator.config.data_class import DataClass
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
@@ -49,14 +49,6 @@ class Answered:
     result: bytes
     ok: bool
     used: Used
-
-
-@dataclass(frozen=True, slots=True)
-class PutBack:
-    after_s: float
-    data_class: int | None = None
-    """That it was found to have."""
-    tried: bool = True
 
 
 @dataclass(slots=True)
@@ -113,7 +105,7 @@ class LineRun:
             return self._refused(error)
         except NoCaller:
             # The batch is about to end for it.
-            return PutBack(FIRST_PAUSE_S, tried=False)
+            return PutBack(FIRST_PAUSE_S)
         except ClientGone:
             return self._refused(unavailable("time_limit", "The answer took too long."))
         except FileNotFoundError:
@@ -154,7 +146,7 @@ class LineRun:
             own = call.rules.catalogue.workloads[caller.workload].data_class
             if max(found, own) > max(line.kind.data_class, own):
                 # The slot that it was given may lie where it must not go.
-                return PutBack(0, int(found), tried=False)
+                return PutBack(data_class=int(found))
             call.avoided = others_than(line.place, line.kind.model, self._exchange.view)
         self._call = call
         await self._relay.run(call)
@@ -170,14 +162,14 @@ class LineRun:
         return Answered(result, True, Used(*counts, busy_s))
 
     def _refused(self, error: ApiError) -> Answered | PutBack:
-        tries = self.line.tries + 1
-        lost = error.code == "upstream_failed" and tries >= MAX_LOST_ANSWERS
-        if error.status in WORTH_ANOTHER_TRY and not lost:
-            pause_s = min(FIRST_PAUSE_S * 2.0 ** (tries - 1), LONGEST_PAUSE_S)
+        lost = error.code == "upstream_failed"
+        worth_it = not lost or self.line.losses + 1 < MAX_LOST_ANSWERS
+        if error.status in WORTH_ANOTHER_TRY and worth_it:
+            pause_s = min(FIRST_PAUSE_S * 2.0**self.line.tries, LONGEST_PAUSE_S)
             asked = error.headers.get("retry-after", "")
             if error.status == 429 and asked.isdigit():
                 pause_s = max(pause_s, float(asked))
-            return PutBack(pause_s * random.uniform(0.5, 1))
+            return PutBack(pause_s * random.uniform(0.5, 1), tried=True, lost=lost)
         body = orjson.loads(error.body())
         return Answered(
             answered(self._request_id, self.line.custom_id, error.status, body), False, Used()
