@@ -1,6 +1,6 @@
 """Where lines could run now, by `decide()`: it alone says what is feasible, and in which order."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator.batch.schedule import Room
@@ -40,10 +40,10 @@ def survey(facts: Facts, view: View, own: Mapping[str, int], others: Mapping[str
         excluded[endpoint] = BUSY
 
 
-def others_than(endpoint: str, model: str, view: View) -> dict[str, str]:
+def others_than(kept: Collection[str], model: str, view: View) -> dict[str, str]:
     """What a line that was given an idle slot is kept from, with the reason."""
     candidates = view.catalogue.by_model.get(model, ())
-    return {c.endpoint: BUSY for c in candidates if c.endpoint != endpoint}
+    return {c.endpoint: BUSY for c in candidates if c.endpoint not in kept}
 
 
 def _room(

@@ -29,15 +29,35 @@ def live_state(loaded: Loaded) -> dict[str, Any] | None:
         return None
 
 
+def hold_pool(loaded: Loaded, pool: str, hold: str | None) -> None:
+    """Raises LookupError for a pool that the controller does not have, and ConnectionError when
+    none answers."""
+    url, headers = _controller(loaded, f"pools/{pool}/hold")
+    try:
+        answer = httpx.post(url, headers=headers, json={"hold": hold}, timeout=10)
+    except httpx.HTTPError:
+        raise ConnectionError("no controller answers") from None
+    if answer.status_code == 404:
+        raise LookupError(answer.text)
+    if answer.status_code != 200:
+        raise ConnectionError(f"the controller answered {answer.status_code}")
+
+
 def _ask(loaded: Loaded, what: str) -> bytes | None:
+    url, headers = _controller(loaded, what)
+    try:
+        answer = httpx.get(url, headers=headers, timeout=3)
+        answer.raise_for_status()
+        return answer.content
+    except httpx.HTTPError:
+        return None
+
+
+def _controller(loaded: Loaded, what: str) -> tuple[str, dict[str, str]]:
+    """URL and headers of a request to it."""
     file = state_directory() / "secrets" / "controller-token"
     token = os.environ.get("ORCHESTRATOR_TOKEN") or (
         file.read_text().strip() if file.exists() else ""
     )
     url = f"{loaded.configuration.controller.url}/v1/{what}"
-    try:
-        answer = httpx.get(url, headers={"authorization": f"Bearer {token}"}, timeout=3)
-        answer.raise_for_status()
-        return answer.content
-    except httpx.HTTPError:
-        return None
+    return url, {"authorization": f"Bearer {token}"}

@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from orchestrator.controller.loop import Controller
-from orchestrator.policy.snapshot import Snapshot
+from orchestrator.policy.snapshot import Hold, Snapshot
 from orchestrator.signals.report import GatewayReport
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -37,6 +37,17 @@ def application(controller: Controller) -> web.Application:
             raise web.HTTPBadRequest(text=f"not a report: {error.error_count()} errors") from None
         return _answer(controller.exchange(report, time.time()))
 
+    async def hold(request: web.Request) -> web.Response:
+        pool = request.match_info["pool"]
+        try:
+            wanted = (await request.json())["hold"]
+            controller.hold(pool, None if wanted is None else Hold(wanted))
+        except KeyError:
+            raise web.HTTPNotFound(text=f"no pool '{pool}'") from None
+        except (ValueError, TypeError):
+            raise web.HTTPBadRequest(text="'hold' is drained, leaving or null") from None
+        return web.json_response({"pool": pool, "hold": wanted})
+
     async def snapshot(_: web.Request) -> web.Response:
         return _answer(controller.published())
 
@@ -45,6 +56,7 @@ def application(controller: Controller) -> web.Application:
 
     app = web.Application(middlewares=[authorized], client_max_size=MAX_REPORT_BYTES)
     app.router.add_post("/v1/exchange", exchange)
+    app.router.add_post("/v1/pools/{pool}/hold", hold)
     app.router.add_get("/v1/snapshot", snapshot)
     app.router.add_get("/v1/state", state)
     return app

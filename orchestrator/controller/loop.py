@@ -12,7 +12,7 @@ from orchestrator.controller.memory import Memory
 from orchestrator.controller.traffic import Traffic
 from orchestrator.ledger.audit_anchors import Head
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.policy.snapshot import BurstPhase, EndpointState, Quote, Snapshot
+from orchestrator.policy.snapshot import BurstPhase, EndpointState, Hold, Quote, Snapshot
 from orchestrator.signals.latency import mean, quantile
 from orchestrator.signals.prices import FeedError, FileFeed
 from orchestrator.signals.report import GatewayReport
@@ -133,6 +133,7 @@ class Controller:
             created_at_s=now_s,
             endpoints=endpoints,
             quotes=quotes,
+            holds=dict(memory.holds),
             bursts=planned.bursts,
             budget_left_usd=budget_left,
         )
@@ -146,6 +147,17 @@ class Controller:
             return None
         self._traffic.take(report, now_s)
         return self.snapshot
+
+    def hold(self, pool: str, hold: Hold | None) -> None:
+        """From the next tick on, also after a restart. None: no more. Raises KeyError for a pool
+        that is not configured."""
+        if pool not in self._catalogue.pools:
+            raise KeyError(pool)
+        if hold is None:
+            self._memory.holds.pop(pool, None)
+        else:
+            self._memory.holds[pool] = hold
+        log.info("pool %s: %s", pool, hold.value if hold else "resumed")
 
     def published(self) -> Snapshot | None:
         return self.snapshot if self._published else None
@@ -204,6 +216,7 @@ class Controller:
         return {
             "zone": candidates[0].zone.name if candidates else None,
             "accelerator": self._catalogue.pools[pool].accelerator,
+            "hold": self._memory.holds.get(pool),
             "replicas_ready": sum(v["ready"] for v in variants.values()),
             "replicas_target": sum(v["target"] for v in variants.values()),
             "replicas": sum(v["replicas"] for v in variants.values()),

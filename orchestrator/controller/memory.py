@@ -8,12 +8,14 @@ from pydantic import BaseModel
 
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.policy.snapshot import BurstPhase, BurstState
+from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
 
 
 class Memory(BaseModel):
     bursts: dict[str, BurstState] = {}
     targets: dict[str, int] = {}
+    holds: dict[str, Hold] = {}
+    """By pool."""
     draining_published: dict[str, int] = {}
     warm: list[str] = []
     """Endpoints whose replicas have answered a request."""
@@ -49,6 +51,7 @@ class Memory(BaseModel):
             or (state.pool is None and _burst_pools(catalogue, workload))
         }
         self.targets = {e: n for e, n in self.targets.items() if e in catalogue.candidates}
+        self.holds = {p: h for p, h in self.holds.items() if p in catalogue.pools}
         self.warm = [e for e in self.warm if e in catalogue.candidates]
         self.draining_published = {
             w: version for w, version in self.draining_published.items() if w in self.bursts

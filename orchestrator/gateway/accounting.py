@@ -5,7 +5,6 @@ import time
 from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.telemetry import Telemetry
-from orchestrator.gateway.usage import Usage
 from orchestrator.ledger.usage import UsageRecord
 
 
@@ -44,7 +43,7 @@ class Accounting:
         )
         grant = attempt.grant
         candidate, quote = grant.candidate, grant.quote
-        used = attempt.usage or Usage(0, attempt.chunks, 0)
+        used = attempt.usage or attempt.counted
         self._telemetry.used(
             attempt.endpoint,
             grant.workload,

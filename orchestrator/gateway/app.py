@@ -127,7 +127,7 @@ class Gateway:
                 await self._local(scope, headers, send, request_id)
         except ApiError as error:
             status = error.status
-            await self._error(error, send, request_id)
+            await self._error(error, path, send, request_id)
         except ClientGone:
             pass
         except Exception:
@@ -137,7 +137,7 @@ class Gateway:
             if call is not None and call.status:
                 raise
             ours = ApiError(500, "internal_error", "The gateway failed.", "server_error")
-            await self._error(ours, send, request_id)
+            await self._error(ours, path, send, request_id)
         else:
             status = 200
         finally:
@@ -166,9 +166,11 @@ class Gateway:
 
     def _authenticate(self, headers: dict[bytes, bytes]) -> Caller:
         exchange = self._exchange
-        return authenticate(
-            exchange.keys, exchange.catalogue.workloads, headers.get(b"authorization")
-        )
+        authorization = headers.get(b"authorization")
+        if authorization is None and b"x-api-key" in headers:
+            # Where Anthropic's clients put it.
+            authorization = b"Bearer " + headers[b"x-api-key"]
+        return authenticate(exchange.keys, exchange.catalogue.workloads, authorization)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -229,9 +231,11 @@ class Gateway:
     async def _json(self, value: object, send: Send, request_id: str) -> None:
         await self._answer(200, b"application/json", orjson.dumps(value), send, request_id)
 
-    async def _error(self, error: ApiError, send: Send, request_id: str) -> None:
+    async def _error(self, error: ApiError, path: str, send: Send, request_id: str) -> None:
+        dialect = ENDPOINTS.get(path)
+        body = dialect.error_body(error) if dialect else error.body()
         extra = [(k.encode(), v.encode()) for k, v in error.headers.items()]
-        await self._answer(error.status, b"application/json", error.body(), send, request_id, extra)
+        await self._answer(error.status, b"application/json", body, send, request_id, extra)
 
     async def _answer(
         self,

@@ -9,7 +9,7 @@ from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.rules import Rules
 from orchestrator.gateway.sensitivity import Labels
-from orchestrator.gateway.usage import Usage
+from orchestrator.gateway.usage import NOTHING, Usage
 from orchestrator.policy.grant import Grant
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -33,6 +33,7 @@ class Call:
     """The status that was sent to the client, 0 before that."""
     zone: str = ""
     pool: str = ""
+    attempts: int = 0
     answer_is_kept: bool = False
     """Its conversation is above the workload's own class."""
     avoided: Mapping[str, str] = field(default_factory=dict)
@@ -51,14 +52,10 @@ class Attempt:
     """What was passed on, where the answer is kept."""
     first_token_s: float | None = None
     usage: Usage | None = None
-    chunks: int = 0
-    """Content events passed on; the count of tokens when the engine gives no usage."""
+    """By the engine."""
+    counted: Usage = NOTHING
+    """By what was passed on, for an engine that tells none."""
     outcome: str = "cancelled"
-
-    @property
-    def is_vllm(self) -> bool:
-        """Whether the engine is one of our own, and not somebody's endpoint."""
-        return self.grant.candidate.cluster.kind != "openai"
 
     @property
     def endpoint(self) -> str:

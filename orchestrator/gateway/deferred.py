@@ -6,9 +6,10 @@ import logging
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from orchestrator.batch.batches import Batch
@@ -16,7 +17,7 @@ from orchestrator.batch.desk import Desk
 from orchestrator.batch.jobs import work_on
 from orchestrator.batch.lines import Problem
 from orchestrator.batch.places import Survey, survey
-from orchestrator.batch.queue import Kind, Line, Outlook, PutBack, Waiting
+from orchestrator.batch.queue import Kind, Outlook, PutBack, Waiting
 from orchestrator.batch.schedule import idle, needed
 from orchestrator.config.data_class import DataClass
 from orchestrator.gateway.exchange import Exchange
@@ -126,8 +127,7 @@ class Deferred:
             self._job = asyncio.create_task(self._do_jobs())
         for kind, waiting in sorted(outlook.waiting.items(), key=_first_deadline):
             if waiting.ready:
-                for line in await self._claim(kind, waiting, outlook, now_s):
-                    self._start(relay, line)
+                await self._open_lines(relay, kind, waiting, outlook, now_s)
         return AT_WORK_S
 
     async def _stop_lost(self, outlook: Outlook, now_s: float) -> None:
@@ -148,62 +148,66 @@ class Deferred:
                 await self.desk.do(self.desk.batches.fail, batch_id, now_s, [problem])
                 self.wake()
 
-    async def _claim(
-        self, kind: Kind, waiting: Waiting, outlook: Outlook, now_s: float
-    ) -> list[Line]:
+    async def _open_lines(
+        self, relay: Relay, kind: Kind, waiting: Waiting, outlook: Outlook, now_s: float
+    ) -> None:
         workload = self._exchange.catalogue.workloads.get(kind.workload)
         if workload is None:
-            return []
-        rules, desk = workload.batch, self.desk
-        seen = self._survey(kind, outlook)
-        claimed: list[Line] = []
-
-        async def claim(place: str, count: int, at_place: int | None = None) -> None:
-            claimed.extend(
-                await desk.do(
-                    desk.queue.claim,
-                    self._owner,
-                    kind,
-                    place,
-                    now_s,
-                    count,
-                    rules.max_concurrency,
-                    at_place,
-                )
-            )
-
+            return
+        rules = workload.batch
+        seen = self._survey(kind, outlook, relay.ejected())
+        claim = partial(self._claim, relay, kind, now_s=now_s, of_workload=rules.max_concurrency)
         if seen.denied in FOR_GOOD:
-            await claim("", waiting.ready)
-            return claimed
+            await claim("", waiting.ready, ())
+            return
+        opened = 0
+        with_room: dict[str, int] = {}
         if not len(self._exchange.waiting):
-            for room in seen.rooms:
-                most = idle(room, rules)
-                if most and len(claimed) < waiting.ready:
-                    await claim(room.endpoint, waiting.ready - len(claimed), most)
+            rooms = ((room.endpoint, idle(room, rules)) for room in seen.rooms)
+            with_room = {endpoint: most for endpoint, most in rooms if most}
+        for place, most in with_room.items():
+            if opened < waiting.ready:
+                opened += await claim(place, waiting.ready - opened, with_room, at_place=most)
         concurrency = min(rules.max_concurrency, max(seen.slots, 1.0))
-        due = needed(waiting.works, concurrency, now_s) - waiting.open - len(claimed)
+        due = needed(waiting.works, concurrency, now_s) - waiting.open - opened
         if due > 0:
-            await claim("", due)
-        return claimed
+            await claim("", due, ())
 
-    def _survey(self, kind: Kind, outlook: Outlook) -> Survey:
+    async def _claim(
+        self,
+        relay: Relay,
+        kind: Kind,
+        place: str,
+        count: int,
+        with_room: Collection[str],
+        now_s: float,
+        of_workload: int,
+        at_place: int | None = None,
+    ) -> int:
+        """Opens so many lines at most, and says how many."""
+        desk = self.desk
+        claimed = await desk.do(
+            desk.queue.claim, self._owner, kind, place, now_s, count, of_workload, at_place
+        )
+        for line in claimed:
+            run = LineRun(line, with_room, self._exchange, self._intake, relay, desk)
+            self._open[line.identity] = _Open(run, asyncio.create_task(self._to_its_end(run)))
+        return len(claimed)
+
+    def _survey(self, kind: Kind, outlook: Outlook, ejected: Mapping[str, str]) -> Survey:
         facts = Facts(
             workload=kind.workload,
             model=kind.model,
             claimed=DataClass(kind.data_class),
             snapshot_age_s=self._exchange.snapshot_age_s,
             inflight=self._telemetry.inflight.counts,
+            excluded=ejected,
         )
         return survey(facts, self._exchange.view, self._sent(), outlook.others_sent)
 
     def _sent(self) -> dict[str, int]:
         """Lines that are open upstream, by endpoint."""
         return Counter(open_.run.endpoint for open_ in self._open.values() if open_.run.endpoint)
-
-    def _start(self, relay: Relay, line: Line) -> None:
-        run = LineRun(line, self._exchange, self._intake, relay, self.desk)
-        task = asyncio.create_task(self._to_its_end(run))
-        self._open[line.identity] = _Open(run, task)
 
     async def _to_its_end(self, run: LineRun) -> None:
         queue, line = self.desk.queue, run.line

@@ -1,40 +1,108 @@
-"""Endpoints that keep failing are left alone for a while."""
+"""A circuit breaker for each endpoint: one that keeps failing is left alone for a while, then tried
+with one request."""
 
-from collections import defaultdict
+from dataclasses import dataclass
 
-FAILURES = 3
-"""Failures in a row that eject an endpoint."""
-PAUSE_S = 5.0
+FAILURES_IN_A_ROW = 3
+FAILED_SHARE = 0.5
+MIN_ATTEMPTS = 20
+"""Of a window, before its share of failures counts."""
+WINDOW_S = 10.0
+FIRST_PAUSE_S = 5.0
+LONGEST_PAUSE_S = 60.0
 
 
 def says_it_is_ill(reason: str) -> bool:
-    """Whether a failed attempt tells something of the endpoint, and not of this request or of a
-    configuration, which the next request may find otherwise."""
-    return not reason.startswith(("status_3", "status_4")) and reason != "too_large"
+    """Whether a failed attempt tells something of the endpoint, and not of this request, of a
+    configuration, which the next request may find otherwise, or of what we did ourselves."""
+    return not reason.startswith(("status_3", "status_4")) and reason not in (
+        "too_large",
+        "evicted",
+    )
+
+
+@dataclass(slots=True)
+class _Circuit:
+    failures_in_a_row: int = 0
+    window_began_s: float = 0.0
+    attempts: int = 0
+    failures: int = 0
+    ejections: int = 0
+    """One after the other, each with a pause of twice the length."""
+    ejected_until_s: float | None = None
+    """None while it is closed; over, while a trial decides."""
+    on_trial: bool = False
+    why: str = ""
+
+    def count(self, failed: bool, now_s: float) -> None:
+        if now_s - self.window_began_s > WINDOW_S:
+            self.window_began_s, self.attempts, self.failures = now_s, 0, 0
+        self.attempts += 1
+        self.failures += failed
+        self.failures_in_a_row = self.failures_in_a_row + 1 if failed else 0
+
+    def verdict(self) -> str:
+        """Why it is to be ejected, empty when it is not."""
+        if self.failures_in_a_row >= FAILURES_IN_A_ROW:
+            return f"failed {self.failures_in_a_row} times in a row"
+        if self.attempts >= MIN_ATTEMPTS and self.failures >= FAILED_SHARE * self.attempts:
+            return f"failed {self.failures} of {self.attempts} times"
+        return ""
 
 
 class Ejection:
     def __init__(self) -> None:
-        self._in_a_row: dict[str, int] = defaultdict(int)
-        self._until_s: dict[str, float] = {}
+        self._circuits: dict[str, _Circuit] = {}
+        self._ejected: set[str] = set()
+
+    def opened(self, endpoint: str, now_s: float) -> None:
+        """An attempt begins. After a pause the first one is the trial."""
+        if endpoint in self._ejected:
+            circuit = self._circuits[endpoint]
+            if circuit.ejected_until_s is not None and circuit.ejected_until_s <= now_s:
+                circuit.on_trial = True
 
     def failed(self, endpoint: str, reason: str, now_s: float) -> None:
         if not says_it_is_ill(reason):
             return
-        self._in_a_row[endpoint] += 1
-        if self._in_a_row[endpoint] >= FAILURES:
-            self._until_s[endpoint] = now_s + PAUSE_S
+        circuit = self._circuits.setdefault(endpoint, _Circuit())
+        circuit.count(True, now_s)
+        why = circuit.verdict() or (circuit.on_trial and "failed its trial")
+        if why:
+            circuit.why = why
+            circuit.ejections += 1
+            pause_s = min(FIRST_PAUSE_S * 2 ** (circuit.ejections - 1), LONGEST_PAUSE_S)
+            circuit.ejected_until_s = now_s + pause_s
+            circuit.on_trial = False
+            self._ejected.add(endpoint)
 
-    def succeeded(self, endpoint: str) -> None:
-        if endpoint in self._in_a_row:
-            del self._in_a_row[endpoint]
-            self._until_s.pop(endpoint, None)
+    def succeeded(self, endpoint: str, now_s: float) -> None:
+        circuit = self._circuits.setdefault(endpoint, _Circuit())
+        circuit.count(False, now_s)
+        if endpoint in self._ejected:
+            self._ejected.discard(endpoint)
+            circuit.ejected_until_s = None
+            circuit.on_trial = False
+            circuit.attempts = circuit.failures = 0
+        elif circuit.ejections and circuit.attempts >= MIN_ATTEMPTS and not circuit.failures:
+            circuit.ejections = 0
+
+    def closed(self, endpoint: str) -> None:
+        """An attempt is over. One that told nothing, since its client left, leaves the trial to the
+        next."""
+        if endpoint in self._ejected:
+            self._circuits[endpoint].on_trial = False
 
     def ejected(self, now_s: float) -> dict[str, str]:
-        """Endpoints not to be used now, with the reason. After the pause one failure more ejects
-        again, one success clears the count."""
-        return {
-            endpoint: f"'{endpoint}' failed {self._in_a_row[endpoint]} times in a row"
-            for endpoint, until_s in self._until_s.items()
-            if until_s > now_s
-        }
+        """Endpoints not to be used now, with the reason."""
+        if not self._ejected:
+            return {}
+        found = {}
+        for endpoint in self._ejected:
+            circuit = self._circuits[endpoint]
+            assert circuit.ejected_until_s is not None
+            if circuit.ejected_until_s > now_s:
+                found[endpoint] = f"'{endpoint}' {circuit.why}"
+            elif circuit.on_trial:
+                found[endpoint] = f"'{endpoint}' {circuit.why} and is on trial"
+        return found

@@ -6,7 +6,7 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -81,9 +81,17 @@ class LineRun:
     """A claimed line on its way."""
 
     def __init__(
-        self, line: Line, exchange: Exchange, intake: Intake, relay: Relay, desk: Desk
+        self,
+        line: Line,
+        with_room: Collection[str],
+        exchange: Exchange,
+        intake: Intake,
+        relay: Relay,
+        desk: Desk,
     ) -> None:
+        """`with_room`: the endpoints with an idle slot."""
         self.line = line
+        self._with_room = with_room
         self._exchange = exchange
         self._intake = intake
         self._relay = relay
@@ -147,7 +155,9 @@ class LineRun:
             if max(found, own) > max(line.kind.data_class, own):
                 # The slot that it was given may lie where it must not go.
                 return PutBack(data_class=int(found))
-            call.avoided = others_than(line.place, line.kind.model, self._exchange.view)
+            # One that was lost at its place may go to the others that have room.
+            kept = self._with_room if line.losses else [line.place]
+            call.avoided = others_than(kept, line.kind.model, self._exchange.view)
         self._call = call
         await self._relay.run(call)
         return None

@@ -64,8 +64,18 @@ class Placement:
             raise unavailable("not_on_record", "Decisions cannot be put on record now.")
         return decision
 
+    def ejected(self) -> dict[str, str]:
+        """With the reason."""
+        return self._ejection.ejected(time.monotonic())
+
+    def opened(self, attempt: Attempt) -> None:
+        self._ejection.opened(attempt.endpoint, attempt.started_s)
+
+    def closed(self, attempt: Attempt) -> None:
+        self._ejection.closed(attempt.endpoint)
+
     def succeeded(self, call: Call, attempt: Attempt) -> None:
-        self._ejection.succeeded(attempt.endpoint)
+        self._ejection.succeeded(attempt.endpoint, time.monotonic())
         self._affinity.served(call.request.body, attempt.endpoint)
 
     def failed(self, attempt: Attempt, reason: str) -> None:
@@ -97,7 +107,7 @@ class Placement:
         self, call: Call, failed: dict[str, str], smaller_variant: bool = False
     ) -> tuple[Facts, Decision]:
         """Ejected endpoints are left alone while there are others: the last one is tried again."""
-        ejected = self._ejection.ejected(time.monotonic())
+        ejected = self.ejected()
         facts = self._facts(call, {**ejected, **failed}, smaller_variant)
         decision = decide(facts, self._exchange.view)
         if decision.grant is None and ejected:

@@ -64,3 +64,24 @@ def engine_message(body: bytes) -> str:
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return "The engine refused the request as invalid."
     return str(message)[:2000]
+
+
+def not_offered(status: int, body: bytes) -> ApiError | None:
+    """For an engine that has no such endpoint for the model, which is no failure of the engine."""
+    if status == 404:
+        # vLLM says the same of a path that it does not have, in other words than of a model.
+        try:
+            answer = orjson.loads(body)
+            missing = answer["error"]["message"] if "error" in answer else answer["detail"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return None
+        if missing != "Not Found":
+            return None
+    elif status not in (405, 501):
+        return None
+    return ApiError(
+        404,
+        "endpoint_not_offered",
+        "This model does not offer this endpoint. Ask a model that does.",
+        param="model",
+    )

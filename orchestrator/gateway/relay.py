@@ -4,26 +4,25 @@ Before the first token an attempt that fails is made elsewhere, under a grant of
 the stream goes on to its end or ends with a typed error event; text is never repeated.
 """
 
+import asyncio
 import time
-from contextlib import suppress
+from collections.abc import Mapping
 
-import orjson
-
-from orchestrator.config.spec import Timeouts
-from orchestrator.gateway import sse
+from orchestrator.config.spec import Hedge
 from orchestrator.gateway.accounting import Accounting
+from orchestrator.gateway.attempts import Attempts, Begun
 from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.placement import Placement
 from orchestrator.gateway.records import Records
-from orchestrator.gateway.refusals import OUT_OF_TIME, denial, engine_message, interruption
+from orchestrator.gateway.refusals import denial, interruption
+from orchestrator.gateway.retries import RetryBudget
 from orchestrator.gateway.sensitivity import Sensitivity
+from orchestrator.gateway.stream import Stream
 from orchestrator.gateway.telemetry import Telemetry
-from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
+from orchestrator.gateway.upstream import UpstreamFailed, Upstreams
 
-CLIENT_MISTAKES = frozenset({400, 413, 422})
-"""Upstream answers that say something of the request itself: the client gets them."""
 PIECE_BYTES = 64 * 1024
 """Whole answers are sent in pieces of this size, so that a slow client is told from a stuck one."""
 
@@ -38,193 +37,143 @@ class Relay:
         telemetry: Telemetry,
     ) -> None:
         self._exchange = exchange
-        self._upstreams = upstreams
-        self._sensitivity = sensitivity
         self._placement = Placement(exchange, sensitivity, records, telemetry)
-        self._accounting = Accounting(records, telemetry)
+        self._attempts = Attempts(
+            exchange, upstreams, sensitivity, self._placement, Accounting(records, telemetry)
+        )
+        self._retries = RetryBudget()
 
     async def run(self, call: Call) -> None:
         """Answers the call. Raises ApiError while nothing has been sent yet, ClientGone when a
         whole answer is not read in time."""
         self._placement.remember(call)
+        budget = self._exchange.catalogue.configuration.policy.retry_budget
+        self._retries.request(budget, time.monotonic())
+        begun = await self._begun(call)
+        try:
+            await self._start(call, begun)
+            if begun.stream is None:
+                await self._pass_body(call, begun)
+            else:
+                await self._pass_stream(call, begun, begun.stream)
+        finally:
+            self._attempts.end(call, begun)
+
+    def ejected(self) -> Mapping[str, str]:
+        """Endpoints that are left alone now, with the reason."""
+        return self._placement.ejected()
+
+    async def _begun(self, call: Call) -> Begun:
+        """The first attempt that begins to answer. Raises ApiError."""
         failed: dict[str, str] = {}
-        for number in range(1, self._exchange.catalogue.configuration.policy.max_attempts + 1):
-            if failed and self._left_s(call) <= 0:
+        while call.attempts < self._exchange.catalogue.configuration.policy.max_attempts:
+            if failed and (self._attempts.left_s(call) <= 0 or not self._retries.spend()):
                 break
-            decision = await self._placement.decided(call, number, failed, self._left_s(call))
-            if decision.grant is None:
-                raise denial(decision, bool(failed))
-            said = call.request.dialect.answer()
-            attempt = Attempt(decision.grant, number, time.monotonic(), said)
+            attempt = await self._granted(call, failed)
             try:
-                await self._attempt(call, attempt)
+                hedge = self._hedge(call)
+                if hedge is None:
+                    return await self._attempts.begin(call, attempt)
+                return await self._first_to_begin(call, attempt, hedge, failed)
             except UpstreamFailed as failure:
                 failed[attempt.endpoint] = f"failed this request: {failure.reason}"
-                self._failed(attempt, failure.reason)
-            else:
-                return
         raise unavailable("upstream_failed", "No replica answered. Try again shortly.")
 
-    async def _attempt(self, call: Call, attempt: Attempt) -> None:
-        call.endpoint = attempt.endpoint
-        self._accounting.opened(call, attempt)
-        upstream_id = (
-            call.request_id if attempt.number == 1 else f"{call.request_id}-{attempt.number}"
-        )
-        # Without a stream the engine says nothing before it has everything.
-        timeout_s = self._left_s(call)
-        if call.request.stream:
-            timeout_s = min(timeout_s, self._timeouts.first_token_s)
-        served_name = attempt.grant.candidate.variant.served_name
-        body = call.request.sent_to(served_name, attempt.is_vllm)
+    async def _granted(self, call: Call, failed: dict[str, str]) -> Attempt:
+        """Raises ApiError."""
+        call.attempts += 1
+        left_s = self._attempts.left_s(call)
+        decision = await self._placement.decided(call, call.attempts, failed, left_s)
+        if decision.grant is None:
+            raise denial(decision, bool(failed))
+        said = call.request.dialect.answer()
+        return Attempt(decision.grant, call.attempts, time.monotonic(), said)
+
+    def _hedge(self, call: Call) -> Hedge | None:
+        """For short requests alone: a long one twice would cost more than it gains."""
+        hedge = call.rules.catalogue.workloads[call.caller.workload].hedge
+        if hedge is None or not 0 < call.request.max_tokens <= hedge.max_tokens:
+            return None
+        return hedge
+
+    async def _first_to_begin(
+        self, call: Call, attempt: Attempt, hedge: Hedge, failed: dict[str, str]
+    ) -> Begun:
+        """Of two attempts, where the first one takes its time; the other is cancelled. Raises
+        UpstreamFailed when both fail."""
+        racing = {asyncio.create_task(self._attempts.begin(call, attempt))}
         try:
-            async with self._upstreams.send(
-                attempt.grant, call.request.path, body, upstream_id, timeout_s
-            ) as response:
-                if response.status != 200:
-                    await self._refused(call, attempt, response)
-                elif call.request.stream:
-                    await self._stream(call, attempt, response)
-                else:
-                    await self._whole(call, attempt, response)
+            await asyncio.wait(racing, timeout=hedge.after_s)
+            other = None if next(iter(racing)).done() else await self._second(call, attempt, failed)
+            if other is not None:
+                racing.add(asyncio.create_task(self._attempts.begin(call, other)))
+            while True:
+                done, running = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if not task.cancelled() and task.exception() is None:
+                        racing.discard(task)
+                        return task.result()
+                if not running or any(isinstance(t.exception(), ApiError) for t in done):
+                    racing -= done
+                    raise next(t.exception() for t in done)  # type: ignore[misc]
+                racing = running
         finally:
-            # Also of an answer that broke off: its client has the part that was sent.
-            with suppress(ApiError):
-                self._keep_answer(call, attempt)
-            self._accounting.closed(call, attempt)
+            for task in racing:
+                task.cancel()
+            for result in await asyncio.gather(*racing, return_exceptions=True):
+                if isinstance(result, Begun):
+                    self._attempts.end(call, result)
 
-    @property
-    def _timeouts(self) -> Timeouts:
-        return self._exchange.catalogue.configuration.gateway.timeouts
-
-    def _left_s(self, call: Call) -> float:
-        """Of the time that the whole answer may take."""
-        return call.started_s + self._timeouts.total_s - time.monotonic()
-
-    def _failed(self, attempt: Attempt, reason: str) -> None:
-        attempt.outcome = reason
-        if reason != OUT_OF_TIME:
-            self._accounting.failed(attempt, reason)
-            self._placement.failed(attempt, reason)
-
-    async def _refused(self, call: Call, attempt: Attempt, response: Response) -> None:
-        body = await response.body(min(self._timeouts.between_tokens_s, self._left_s(call)))
-        attempt.outcome = f"status_{response.status}"
-        if response.status not in CLIENT_MISTAKES:
-            raise UpstreamFailed(f"status_{response.status}")
-        raise ApiError(response.status, "invalid_request", engine_message(body))
-
-    async def _whole(self, call: Call, attempt: Attempt, response: Response) -> None:
-        body = await response.body(self._left_s(call))
+    async def _second(self, call: Call, first: Attempt, failed: dict[str, str]) -> Attempt | None:
+        """A grant of its own for another endpoint, where there is one and a budget for it."""
+        if not self._retries.spend():
+            return None
+        keep_away = failed | {first.endpoint: "has this request already"}
         try:
-            answer = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise UpstreamFailed("malformed") from None
-        if not isinstance(answer, dict):
-            raise UpstreamFailed("malformed")
-        attempt.usage = call.request.dialect.usage(answer)
-        if call.answer_is_kept:
-            attempt.said.take(answer)
-            self._keep_answer(call, attempt)
-        attempt.outcome = "complete"
-        self._answers(call, attempt)
-        await self._start(call, attempt, b"application/json", len(body))
+            return await self._granted(call, keep_away)
+        except ApiError:
+            return None
+
+    async def _pass_body(self, call: Call, begun: Begun) -> None:
+        body = begun.body
         for start in range(0, len(body), PIECE_BYTES):
-            if self._left_s(call) <= 0:
+            if self._attempts.left_s(call) <= 0:
                 raise ClientGone
             piece = body[start : start + PIECE_BYTES]
             more = start + PIECE_BYTES < len(body)
             await call.send({"type": "http.response.body", "body": piece, "more_body": more})
 
-    async def _chunk(self, call: Call, attempt: Attempt, response: Response) -> bytes:
-        """The next bytes of a stream. Raises UpstreamFailed when they do not come in time."""
-        wait_s, left_s = self._timeouts.between_tokens_s, self._left_s(call)
-        if attempt.first_token_s is None:
-            wait_s = attempt.started_s + self._timeouts.first_token_s - time.monotonic()
-        try:
-            chunk = await response.chunk(min(wait_s, left_s))
-        except UpstreamFailed as failure:
-            if failure.reason == "stalled" and left_s < wait_s:
-                raise UpstreamFailed(OUT_OF_TIME) from None
-            raise
-        if not chunk:
-            raise UpstreamFailed("cut")
-        return chunk
-
-    async def _stream(self, call: Call, attempt: Attempt, response: Response) -> None:
-        splitter = sse.EventSplitter()
-        reader = call.request.dialect.reader(call.request.asked, attempt.is_vllm)
-        held: list[bytes] = []
-        committed = done = False
-        try:
-            while not done:
-                for received in splitter.feed(await self._chunk(call, attempt, response)):
-                    kind, event = reader.read(received)
-                    if kind is sse.Kind.ERROR:
-                        raise UpstreamFailed("engine_error")
-                    done = kind is sse.Kind.DONE
-                    # The end of a whole answer counts, even of one that says nothing.
-                    if kind is sse.Kind.CONTENT or (done and reader.finished):
-                        if not committed:
-                            committed = True
-                            self._answers(call, attempt)
-                            await self._start(call, attempt, b"text/event-stream", None)
-                        if call.answer_is_kept:
-                            attempt.said.take_event(event)
-                    if event:
-                        held.append(event)
-                    if done:
-                        break
-                if done and call.answer_is_kept:
-                    self._keep_answer(call, attempt)
-                if committed and held:
-                    await call.send(
-                        {
-                            "type": "http.response.body",
-                            "body": b"".join(held),
-                            "more_body": not done,
-                        }
-                    )
-                    held.clear()
-        except UpstreamFailed as failure:
-            if not committed:
-                raise
-            self._failed(attempt, failure.reason)
-            last = b"".join(held) + reader.interruption(interruption(failure.reason))
-            await call.send({"type": "http.response.body", "body": last, "more_body": False})
-            return
-        finally:
-            attempt.usage, attempt.chunks = reader.usage, reader.content_events
-        if not committed:
-            raise UpstreamFailed("empty")
-        attempt.outcome = "complete"
-
-    def _keep_answer(self, call: Call, attempt: Attempt) -> None:
-        """Raises ApiError 503 when a raised conversation could not be known again."""
-        said, attempt.said = attempt.said, call.request.dialect.answer()
-        for turn in said.turns():
-            self._sensitivity.remember_answer(call.labels, turn)
-
-    def _answers(self, call: Call, attempt: Attempt) -> None:
-        """The first token is there."""
-        self._accounting.first_token(call, attempt)
-        self._placement.succeeded(call, attempt)
-
-    async def _start(
-        self, call: Call, attempt: Attempt, content_type: bytes, length: int | None
-    ) -> None:
-        candidate = attempt.grant.candidate
+    async def _start(self, call: Call, begun: Begun) -> None:
+        grant = begun.attempt.grant
+        candidate = grant.candidate
         call.status, call.zone, call.pool = 200, candidate.zone.name, candidate.pool.name
         headers = [
-            (b"content-type", content_type),
+            (b"content-type", b"text/event-stream" if begun.stream else b"application/json"),
             (b"x-request-id", call.request_id.encode()),
             (b"x-orchestrator-pool", candidate.pool.name.encode()),
             (b"x-orchestrator-zone", candidate.zone.name.encode()),
             (b"x-orchestrator-variant", candidate.variant.name.encode()),
-            (b"x-orchestrator-policy-version", attempt.grant.policy_version.encode()),
+            (b"x-orchestrator-policy-version", grant.policy_version.encode()),
         ]
-        if length is None:
+        if begun.stream:
             headers.append((b"cache-control", b"no-cache"))
         else:
-            headers.append((b"content-length", str(length).encode()))
+            headers.append((b"content-length", str(len(begun.body)).encode()))
         await call.send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def _pass_stream(self, call: Call, begun: Begun, stream: Stream) -> None:
+        """To its end, from wherever it comes."""
+        while not stream.done:
+            try:
+                piece = await stream.more()
+            except UpstreamFailed as failure:
+                self._attempts.failed(begun.attempt, failure.reason)
+                piece = stream.reader.interruption(interruption(failure.reason))
+                await call.send({"type": "http.response.body", "body": piece, "more_body": False})
+                return
+            if stream.done:
+                begun.attempt.outcome = "complete"
+                self._attempts.keep_answer(call, begun.attempt)
+            await call.send(
+                {"type": "http.response.body", "body": piece, "more_body": not stream.done}
+            )

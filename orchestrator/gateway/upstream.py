@@ -2,8 +2,6 @@
 
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -59,6 +57,10 @@ class Response:
         """Whoever reads it finds that the upstream failed, for this reason."""
         self._response.interrupt(reason)
 
+    def close(self) -> None:
+        """Cancels upstream what was not read to its end; else the connection is kept."""
+        self._response.close()
+
 
 @dataclass(frozen=True, slots=True)
 class _Target:
@@ -89,14 +91,12 @@ class Upstreams:
         for pool in self._pools.values():
             pool.close()
 
-    @asynccontextmanager
     async def send(
         self, grant: Grant, path: str, body: bytes, request_id: str, timeout_s: float
-    ) -> AsyncIterator[Response]:
+    ) -> Response:
         """POST to the granted endpoint and nowhere else: a redirect is an answer like any other.
 
-        Leaving the context closes an unfinished answer, which cancels it upstream. Raises
-        UpstreamFailed when no headers come in time.
+        The answer has to be closed. Raises UpstreamFailed when no headers come in time.
         """
         target = self._target(grant.candidate)
         head = (
@@ -105,14 +105,12 @@ class Upstreams:
         )
         response = http1.Response(target.pool, head.encode("ascii") + target.headers, body)
         try:
-            try:
-                await response.start(timeout_s)
-            except HttpFailed as failure:
-                raise UpstreamFailed(failure.reason) from None
-            yield Response(response)
-        finally:
-            # Does nothing to an answer that was read to its end: that connection is kept.
+            return Response(await response.start(timeout_s))
+        except BaseException as error:
             response.close()
+            if isinstance(error, HttpFailed):
+                raise UpstreamFailed(error.reason) from None
+            raise
 
     def _target(self, candidate: Candidate) -> _Target:
         key = (candidate.zone.name, candidate.cluster, candidate.endpoint)

@@ -1,6 +1,7 @@
 """Token counts as an engine reports them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 LARGEST = 2**53
 """Below it every count is exact, in JSON and in sums of floats too."""
@@ -14,6 +15,9 @@ class Usage:
     cached_tokens: int
 
 
+NOTHING = Usage(0, 0, 0)
+
+
 def read(raw: object) -> Usage | None:
     """As chat and completions write it. None for what cannot be counted with: then nobody is
     charged by it."""
@@ -23,6 +27,16 @@ def read(raw: object) -> Usage | None:
     if prompt is None or completion is None:
         return None
     return Usage(prompt, completion, _within(raw.get("prompt_tokens_details"), "cached_tokens"))
+
+
+def write(usage: Usage) -> dict[str, Any]:
+    """As chat and completions write it."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
 
 
 def read_prompt(raw: object) -> Usage | None:

@@ -33,5 +33,7 @@ class Facts:
     """Endpoints that failed this request or are ejected, with the reason."""
     affinity: Mapping[str, float] = field(default_factory=dict)
     """The share of the prompt that an endpoint's KV cache is thought to hold."""
+    variant: str = ""
+    """The only one that may take it, since it has begun the answer. Empty: any."""
     smaller_variant: bool = False
     """Nothing was feasible: take what `when_infeasible` allows."""

@@ -19,7 +19,7 @@ def record(facts: Facts, catalogue: Catalogue) -> dict[str, Any]:
         label: DataClass = getattr(facts, name)
         if label is not DataClass.PUBLIC:
             row[name] = label.label
-    for name in (*NUMBERS, "smaller_variant"):
+    for name in (*NUMBERS, "variant", "smaller_variant"):
         if value := getattr(facts, name):
             row[name] = value
     for name in BY_ENDPOINT:

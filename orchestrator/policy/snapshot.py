@@ -49,6 +49,15 @@ class BurstState(Frozen):
     """Since when the condition for leaving this phase has held without a break."""
 
 
+class Hold(StrEnum):
+    """A pool that takes no request now, by somebody's word."""
+
+    DRAINED = "drained"
+    """What runs there ends there."""
+    LEAVING = "leaving"
+    """Its replicas will be lost, as after a spot notice: streams go on elsewhere where they can."""
+
+
 class Snapshot(Frozen):
     """Published by the controller, held by every gateway. Times are seconds since the epoch."""
 
@@ -57,6 +66,8 @@ class Snapshot(Frozen):
     created_at_s: float
     endpoints: dict[str, EndpointState] = {}
     quotes: dict[str, Quote] = {}
+    """By pool."""
+    holds: dict[str, Hold] = {}
     """By pool."""
     bursts: dict[str, BurstState] = {}
     """By workload."""

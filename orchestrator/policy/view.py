@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from orchestrator.policy.arrays import Floats
+from orchestrator.policy.arrays import Bools, Floats
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import EndpointState, Snapshot
@@ -15,7 +15,7 @@ DEFAULT_SLOT_S = 1.0
 class View:
     """What one gateway decides on: made once for each snapshot, never changed."""
 
-    __slots__ = ("catalogue", "snapshot", "table")
+    __slots__ = ("catalogue", "held", "snapshot", "table")
 
     def __init__(self, catalogue: Catalogue, snapshot: Snapshot, gateway_id: str = "") -> None:
         """`gateway_id` is whose view it is: the requests that it has open itself are counted as
@@ -25,6 +25,11 @@ class View:
         columns = [_column(c, snapshot, gateway_id) for c in catalogue.candidates.values()]
         self.table: Floats = np.array(columns, np.float64).T.copy()
         """Its rows are described at `Question`, which takes what it needs of each."""
+        self.held: Bools | None = None
+        """By candidate number, whether its pool takes no request. None when all do."""
+        if snapshot.holds:
+            pools = [c.pool.name for c in catalogue.candidates.values()]
+            self.held = np.array([pool in snapshot.holds for pool in pools], bool)
 
 
 def _column(candidate: Candidate, snapshot: Snapshot, gateway_id: str) -> tuple[float, ...]:

@@ -44,6 +44,8 @@ class Hasher:
     def history(self, turns: Sequence[Turn]) -> Fingerprints:
         """One for the conversation up to each of its answers: whoever sends that again goes on
         with it."""
+        if not any(turn.role == "assistant" for turn in turns):
+            return NONE
         chain = hashlib.blake2b(key=self._key, digest_size=8, person=b"history")
         found = []
         for turn in turns:
@@ -57,14 +59,15 @@ class Hasher:
 
     def texts(self, turns: Iterable[Turn]) -> Fingerprints:
         """Of all that was said: whole messages, and what finds a quote of a part of one."""
-        found = [NONE]
+        found: list[Fingerprints] = []
         for turn in turns:
             for text in (_plain(turn.text), _plain(turn.aside)):
                 if len(text) >= WHOLE:
                     found.append(self._one(b"whole", text))
-                for start in range(0, len(text), MAX_STRETCH - QUOTE):
-                    found.append(self._quotes(text[start : start + MAX_STRETCH]))
-        return np.unique(np.concatenate(found))
+                if len(text) >= QUOTE:
+                    for start in range(0, len(text), MAX_STRETCH - QUOTE):
+                        found.append(self._quotes(text[start : start + MAX_STRETCH]))
+        return joined(found)
 
     def _quotes(self, text: bytes) -> Fingerprints:
         if len(text) < QUOTE:
@@ -87,6 +90,14 @@ class Hasher:
 
     def _digest(self, kind: bytes, size: int, data: bytes = b"") -> bytes:
         return hashlib.blake2b(data, key=self._key, digest_size=size, person=kind).digest()
+
+
+def joined(found: Sequence[Fingerprints]) -> Fingerprints:
+    """All of them, some perhaps twice."""
+    filled = [part for part in found if len(part)]
+    if len(filled) > 1:
+        return np.concatenate(filled)
+    return filled[0] if filled else NONE
 
 
 def _powers(base: int) -> Fingerprints:

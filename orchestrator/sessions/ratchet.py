@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.config.data_class import DataClass
-from orchestrator.sessions.fingerprint import Fingerprints, Hasher
+from orchestrator.sessions.fingerprint import Fingerprints, Hasher, joined
 from orchestrator.sessions.store import SessionStore
 from orchestrator.sessions.turns import SYSTEM, Turn, turns
 
@@ -52,26 +52,26 @@ class Ratchet:
         said = turns(body)
         identity = self._hasher.history(said)
         if session_id:
-            identity = np.concatenate([identity, self._hasher.name(workload, session_id)])
+            identity = joined([identity, self._hasher.name(workload, session_id)])
         own = [turn for turn in said if turn.role not in SYSTEM]
         answered = max((n for n, turn in enumerate(own) if turn.role == "assistant"), default=-1)
         newest = self._hasher.texts(own[answered + 1 :])
-        texts = np.concatenate([self._hasher.texts(own[: answered + 1]), newest])
+        texts = joined([self._hasher.texts(own[: answered + 1]), newest])
         # What the application says raises nobody, but it may quote somebody.
         quoted = self._hasher.texts(turn for turn in said if turn.role in SYSTEM)
-        highest = self._store.highest(np.concatenate([identity, texts, quoted]))
+        highest = self._store.highest(joined([identity, texts, quoted]))
         return Conversation(said, identity, texts, newest, highest)
 
     def keep(self, conversation: Conversation, data_class: DataClass) -> None:
         """Remembers it as this sensitive, before its answer begins: by then whatever comes next is
         recognized by every gateway. Raises SessionsUnavailable."""
         rare = conversation.texts[self._common[_slots(conversation.texts)] < COMMON]
-        self._store.add(np.concatenate([conversation.identity, rare]), data_class)
+        self._store.add(joined([conversation.identity, rare]), data_class)
 
     def keep_answer(self, conversation: Conversation, answer: Turn, data_class: DataClass) -> None:
         """Remembers the answer too, before its end is sent. Raises SessionsUnavailable."""
         history = self._hasher.history([*conversation.turns, answer])[-1:]
-        self._store.add(np.concatenate([history, self._hasher.texts([answer])]), data_class)
+        self._store.add(joined([history, self._hasher.texts([answer])]), data_class)
 
     def seen_unraised(self, conversation: Conversation) -> None:
         """Counts what it newly says towards what everybody says."""

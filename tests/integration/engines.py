@@ -157,8 +157,11 @@ async def world(
     total_s: float = 60,
     max_open: int = 100,
     home_is_dead: bool = False,
+    more: str = "",
+    vllm: bool = False,
 ) -> AsyncIterator[World]:
-    """`home` and `away` are faults, as `Fault.parse` takes them, or answer in an engine's place."""
+    """`home` and `away` are faults, as `Fault.parse` takes them, or answer in an engine's place.
+    `more`: another field of the open workload. `vllm`: both are known to be vLLM."""
     home_engine, away_engine = (
         SimulatedEngine(
             FAST, [Fault.parse(how)] if isinstance(how, str) and how else [], remember=True
@@ -177,6 +180,10 @@ async def world(
             total_s=total_s,
             max_open=max_open,
         )
+        if more:
+            text = text.replace("  - name: open\n", f"  - name: open\n    {more}\n")
+        if vllm:
+            text = text.replace("kind: openai,", "kind: openai, engine: vllm,")
         (tmp_path / "all.yaml").write_text(text)
         plain = {name: keys.create(tmp_path, name)[1] for name in ("open", "closed")}
         async with serve_gateway(tmp_path) as url, aiohttp.ClientSession() as session:

@@ -316,9 +316,16 @@ ODD = [
 def test_an_event_that_no_engine_should_send_is_a_failure_like_any_other(
     tmp_path: Path, odd: str, tokens: int
 ) -> None:
-    async def engine(_: web.Request) -> web.Response:
+    async def engine(request: web.Request) -> web.StreamResponse:
         token = json.dumps({"choices": [{"delta": {"content": " t"}}]})
-        return web.Response(text=f"data: {token}\n\n" * tokens + f"{odd}\n\ndata: [DONE]\n\n")
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        if tokens:
+            await answer.write(f"data: {token}\n\n".encode() * tokens)
+            # What is wrong with a first packet is known before anything was passed on.
+            await asyncio.sleep(0.05)
+        await answer.write(f"{odd}\n\ndata: [DONE]\n\n".encode())
+        return answer
 
     async def test(w: World) -> None:
         async with w.post(stream=True) as answer:

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -135,9 +133,8 @@ def relayed(chunks: list[bytes], end: UpstreamFailed | None) -> Outcome:
             raise end
         return b""
 
-    @asynccontextmanager
-    async def send(*_: Any) -> AsyncIterator[SimpleNamespace]:
-        yield SimpleNamespace(status=200, chunk=next_chunk)
+    async def send(*_: Any) -> SimpleNamespace:
+        return SimpleNamespace(status=200, chunk=next_chunk, close=lambda: None)
 
     async def to_client(message: Any) -> None:
         assert not outcome.ended, "nothing follows the end"

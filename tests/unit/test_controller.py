@@ -13,7 +13,7 @@ from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.loop import MAX_GAP_S, Controller
 from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.policy.snapshot import BurstPhase, BurstState
+from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
 from orchestrator.pools.ray import Replicas
 from orchestrator.signals.engine import EngineMetrics
 from orchestrator.signals.report import GatewayReport
@@ -159,3 +159,23 @@ def test_a_drain_that_lasts_is_logged_once(
 
     run(test)
     assert [r.levelname for r in caplog.records if "still drains" in r.message] == ["WARNING"]
+
+
+def test_a_pool_that_somebody_drains_stays_drained_over_a_restart(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        first = make(100)
+        await first.tick(100)
+        first.hold("home-gpu", Hold.DRAINED)
+        await first.tick(101)
+        assert first.snapshot.holds == {"home-gpu": Hold.DRAINED}
+        again = make(102)
+        await again.tick(102)
+        assert again.snapshot.holds == {"home-gpu": Hold.DRAINED}
+        assert again.state()["pools"]["home-gpu"]["hold"] == "drained"
+        again.hold("home-gpu", None)
+        await again.tick(103)
+        assert again.snapshot.holds == {}
+        with pytest.raises(KeyError):
+            again.hold("nowhere", Hold.LEAVING)
+
+    run(test)

@@ -6,7 +6,7 @@ from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.decide import decide
 from orchestrator.policy.explain import explain
 from orchestrator.policy.facts import Facts
-from orchestrator.policy.snapshot import BurstPhase, Snapshot
+from orchestrator.policy.snapshot import BurstPhase, Hold, Snapshot
 from orchestrator.policy.view import View
 from tests.worlds import small, snapshot
 
@@ -115,3 +115,19 @@ def test_explain_shows_every_candidate() -> None:
     assert shown["decision"]["pool"] == "home-gpu"
     assert [c["feasible"] for c in shown["candidates"]] == [False, True]
     assert shown["data_class"] == "restricted"
+
+
+def test_a_pool_that_is_drained_or_about_to_be_lost_takes_nothing() -> None:
+    for hold, said in ((Hold.DRAINED, "pools resume home-gpu"), (Hold.LEAVING, "about to be lost")):
+        state = bursting().model_copy(update={"holds": {"home-gpu": hold}})
+        assert granted(Facts("assistant", "m"), state) == CLOUD
+        code, detail = rejected(Facts("assistant", "m"), state)[HOME]
+        assert code == "held"
+        assert said in detail
+        assert granted(Facts("records", "m"), state) is None
+
+
+def test_an_answer_that_has_begun_goes_on_with_its_variant_or_not_at_all() -> None:
+    assert granted(Facts("assistant", "m", variant="m-fp16"), bursting()) == HOME
+    code, detail = rejected(Facts("assistant", "m", variant="m-int8"), bursting())[HOME]
+    assert (code, "m-int8" in detail) == ("variant", True)

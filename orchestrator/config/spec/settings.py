@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from orchestrator.config.spec.base import HttpUrl, Name, Seconds, Spec
+from orchestrator.config.spec.base import HttpUrl, Name, Seconds, Share, Spec
 from orchestrator.config.spec.classifier import ClassifierSpec
 
 Weight = Annotated[float, Field(ge=0)]
@@ -31,6 +31,11 @@ class Policy(Spec):
         default=ClassifierSpec(), description="what content raises the class of a request"
     )
     max_attempts: int = Field(default=3, ge=1, le=10, description="grants per request")
+    retry_budget: Share = Field(
+        default=0.2,
+        description="attempts beyond the first, as a share of the requests, so that an outage is "
+        "not met with more load; a few are always allowed",
+    )
     snapshot_stale_s: Seconds = Field(
         default=120,
         description="with a snapshot older than this, requests count as restricted",

@@ -123,6 +123,16 @@ class Batch(Spec):
     )
 
 
+class Hedge(Spec):
+    """A second attempt, elsewhere, for a short request whose first one takes its time. The first
+    to answer is passed on, the other is cancelled; both are paid for."""
+
+    after_s: Seconds = Field(description="without a first token; best near the usual p95")
+    max_tokens: int = Field(
+        default=256, ge=1, description="for requests that ask for so many tokens at most"
+    )
+
+
 class Workload(Spec):
     """A caller. What it leaves out comes from the profile that it inherits, then from here."""
 
@@ -158,6 +168,7 @@ class Workload(Spec):
     priority: int = Field(
         default=50, ge=0, le=100, description="who waits, goes by this; high first"
     )
+    hedge: Hedge | None = Field(default=None, description="none: one attempt at a time")
     when_infeasible: WhenInfeasible = Field(
         default=WhenInfeasible(), description="none: refuse at once"
     )

@@ -3,9 +3,10 @@
 from typing import Any
 
 from orchestrator.gateway import answers, usage
-from orchestrator.gateway.dialects.choices_reader import CHAT, COMPLETION, ChoicesReader, Shape
+from orchestrator.gateway.dialects.choices_reader import CHAT, COMPLETION, ChoicesReader
 from orchestrator.gateway.dialects.dialect import Asked, Dialect
 from orchestrator.gateway.dialects.fields import choices, flag, options, tokens
+from orchestrator.gateway.dialects.token import Shape
 from orchestrator.gateway.usage import Usage
 
 

@@ -1,7 +1,6 @@
 """Reads the chunks of chat and completion streams, with the least work per token."""
 
 import re
-from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
@@ -9,19 +8,10 @@ import orjson
 
 from orchestrator.gateway import usage
 from orchestrator.gateway.dialects.dialect import Asked, Reader
-from orchestrator.gateway.dialects.token import USAGE, Token
+from orchestrator.gateway.dialects.token import USAGE, Shape, Token
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.sse import Kind, fields, json_object, typed
 from orchestrator.gateway.usage import Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How vLLM writes the chunk of an ordinary token."""
-
-    marker: bytes
-    after: re.Pattern[bytes]
-
 
 _AFTER = rb',"logprobs":null,"finish_reason":null(?:,"[a-z_]+":null)*\}\]' + USAGE + rb"\}\n\n"
 CHAT = Shape(b'"delta":{"content":"', re.compile(rb'"\}' + _AFTER))
@@ -35,7 +25,7 @@ class ChoicesReader(Reader):
         self._shows_last = asked.wants_usage
         # Engines that were not asked for it throughout may tell it once, beside the last choice.
         self._shows_throughout = asked.wants_usage_throughout or (asked.wants_usage and not vllm)
-        self._token = Token(shape.marker, shape.after)
+        self._token = Token(shape)
         self._text = StringIO()
         self._content_events = 0
         self._told: dict[int, Usage] = {}
@@ -44,6 +34,8 @@ class ChoicesReader(Reader):
         """An event with usage that was not parsed."""
         self._total: Usage | None = None
         self._ended: set[int] = set()
+        self._about: dict[str, Any] = {}
+        """What every chunk says of the answer."""
         self.only_text = True
         """Whether all that was said is the text of one choice."""
 
@@ -53,8 +45,8 @@ class ChoicesReader(Reader):
         return self._text.getvalue()
 
     @property
-    def content_events(self) -> int:
-        return self._content_events
+    def counted(self) -> Usage:
+        return Usage(0, self._content_events, 0)
 
     @property
     def usage(self) -> Usage | None:
@@ -86,6 +78,18 @@ class ChoicesReader(Reader):
                 return Kind.CONTENT, event[:cut] + b"}\n\n"
         return Kind.CONTENT, event
 
+    def closing(self) -> bytes:
+        end = b"data: [DONE]\n\n"
+        if not self._shows_last or self._total is not None:
+            return end
+        used = self.usage
+        chunk = self._about | {
+            "choices": [],
+            "usage": usage.write(used or Usage(0, self._content_events, 0)),
+            "usage_source": "engine" if used else "counted",
+        }
+        return b"data: " + orjson.dumps(chunk) + b"\n\n" + end
+
     def interruption(self, error: ApiError) -> bytes:
         return error.event()
 
@@ -102,7 +106,10 @@ class ChoicesReader(Reader):
             return Kind.ERROR, b""
         choices = [typed(choice, dict) for choice in typed(chunk.get("choices"), list)]
         kind = self._take_choices(choices)
+        if self.finished and not self._about:
+            self._about = {k: v for k, v in chunk.items() if k not in ("choices", "usage")}
         told = chunk.get("usage")
+        passed_on = b"data: " + data + b"\n\n"
         if choices:
             if told is not None:
                 self._newest = b""
@@ -115,14 +122,14 @@ class ChoicesReader(Reader):
             shown = self._shows_last
         if kind is Kind.CONTENT:
             self._content_events += 1
-            if self._choices == 1:
-                self._learn(event, choices)
+            if self._choices == 1 and passed_on == event:
+                self._token.learn(event)
         if "usage" in chunk and not shown:
             if kind is Kind.USAGE:
                 return kind, b""
             del chunk["usage"]
-            data = orjson.dumps(chunk)
-        return kind, b"data: " + data + b"\n\n"
+            passed_on = b"data: " + orjson.dumps(chunk) + b"\n\n"
+        return kind, passed_on
 
     def _take_choices(self, choices: list[dict[str, Any]]) -> Kind:
         kind = Kind.PREAMBLE
@@ -145,12 +152,6 @@ class ChoicesReader(Reader):
         told = usage.read(raw)
         if told is not None and number < self._choices:
             self._told[number] = told
-
-    def _learn(self, event: bytes, choices: list[dict[str, Any]]) -> None:
-        delta = choices[0].get("delta") or {}
-        text = delta.get("content") or choices[0].get("text")
-        if len(choices) == 1 and isinstance(text, str):
-            self._token.learn(event, text)
 
 
 def _number(choice: dict[str, Any]) -> int:

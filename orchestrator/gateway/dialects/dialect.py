@@ -44,8 +44,12 @@ class Reader(ABC):
 
     @property
     @abstractmethod
-    def content_events(self) -> int:
-        """What tokens are counted by where the engine tells no usage."""
+    def counted(self) -> Usage:
+        """The same as far as it can be told from the events, for engines that do not tell."""
+
+    @abstractmethod
+    def closing(self) -> bytes:
+        """What ends a stream that is `finished`, where the upstream left its end out."""
 
     @abstractmethod
     def interruption(self, error: ApiError) -> bytes:

@@ -5,6 +5,7 @@ is read as JSON: so is text with an escape or a control character in it.
 """
 
 import re
+from dataclasses import dataclass
 
 USAGE = (
     rb'(?P<usage>,"usage":(?:null|\{"prompt_tokens":\d+,"total_tokens":\d+,"completion_tokens":\d+'
@@ -13,34 +14,36 @@ USAGE = (
 """The last field of a vLLM chunk, where usage is told throughout."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How vLLM writes the event of an ordinary token."""
+
+    marker: bytes
+    """What stands before the text."""
+    after: re.Pattern[bytes]
+    """All that comes from the text's closing quote on."""
+
+
 class Token:
-    """`marker` are the bytes before the text, `after` matches all that comes from its closing
-    quote on."""
+    __slots__ = ("_after", "_before", "_marker", "_start")
 
-    __slots__ = ("_after", "_marker", "_start", "before")
-
-    def __init__(self, marker: bytes, after: re.Pattern[bytes]) -> None:
-        self._marker = marker
-        self._after = after
-        self._start = 0
-        self.before = b""
+    def __init__(self, shape: Shape) -> None:
+        self._marker, self._after = shape.marker, shape.after
+        self._before = b""
         """All bytes before the text; empty until a token was learned."""
+        self._start = 0
 
-    def learn(self, event: bytes, text: str) -> None:
-        """From an event that was read as JSON, and that says this text and nothing else."""
+    def learn(self, event: bytes) -> None:
+        """From an event that was read as JSON, and is passed on as it came."""
+        # Within a JSON string quotes are escaped: the marker can only be fields.
         start = event.find(self._marker) + len(self._marker)
-        self.before = b""
-        if start < len(self._marker) or event.find(b"\n\n") != len(event) - 2:
-            return
-        self.before, self._start = event[:start], start
-        found = self.match(event)
-        if found is None or found[0] != text:
-            self.before = b""
+        if start >= len(self._marker):
+            self._before, self._start = event[:start], start
 
     def match(self, event: bytes) -> tuple[str, re.Match[bytes]] | None:
         """The text, and the match of what follows it. None for what is to be read as JSON."""
         start = self._start
-        if not start or not event.startswith(self.before):
+        if not start or not event.startswith(self._before):
             return None
         end = event.find(b'"', start)
         try:

@@ -6,15 +6,19 @@ from orchestrator.policy.constraints.momentary import (
     burst,
     context_length,
     excluded,
+    held,
     price,
     ready,
+    variant,
 )
 
 MOMENTARY = (
     ("context_length", context_length),
+    ("variant", variant),
     ("price", price),
     ("budget", budget),
     ("burst", burst),
+    ("held", held),
     ("not_ready", ready),
     ("excluded", excluded),
 )

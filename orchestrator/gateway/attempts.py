@@ -1,0 +1,151 @@
+"""One attempt at an answer: sent, begun, ended, and put to the account of whom it was for.
+
+It has begun with its first token, or with a whole body. Until then it may fail unseen.
+"""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+import orjson
+
+from orchestrator.config.spec import Timeouts
+from orchestrator.gateway.accounting import Accounting
+from orchestrator.gateway.call import Attempt, Call
+from orchestrator.gateway.errors import ApiError
+from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.placement import Placement
+from orchestrator.gateway.refusals import OUT_OF_TIME, engine_message, not_offered
+from orchestrator.gateway.sensitivity import Sensitivity
+from orchestrator.gateway.stream import Stream
+from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
+
+CLIENT_MISTAKES = frozenset({400, 413, 422})
+"""Upstream answers that say something of the request itself: the client gets them."""
+
+
+@dataclass(slots=True, eq=False)
+class Begun:
+    """An attempt whose answer is there, or comes."""
+
+    attempt: Attempt
+    response: Response
+    stream: Stream | None = None
+    body: bytes = b""
+    """Of an answer that is no stream."""
+
+
+class Attempts:
+    def __init__(
+        self,
+        exchange: Exchange,
+        upstreams: Upstreams,
+        sensitivity: Sensitivity,
+        placement: Placement,
+        accounting: Accounting,
+    ) -> None:
+        self._exchange = exchange
+        self._upstreams = upstreams
+        self._sensitivity = sensitivity
+        self._placement = placement
+        self._accounting = accounting
+
+    @property
+    def _timeouts(self) -> Timeouts:
+        return self._exchange.catalogue.configuration.gateway.timeouts
+
+    def left_s(self, call: Call) -> float:
+        """Of the time that the whole answer may take."""
+        return call.started_s + self._timeouts.total_s - time.monotonic()
+
+    async def begin(self, call: Call, attempt: Attempt) -> Begun:
+        """Sends it and waits for its first token, or for all of its body. Raises UpstreamFailed,
+        and ApiError for what the client must change; then it is ended already."""
+        call.endpoint = attempt.endpoint
+        self._accounting.opened(call, attempt)
+        self._placement.opened(attempt)
+        begun: Begun | None = None
+        try:
+            begun = Begun(attempt, await self._sent(call, attempt))
+            if begun.response.status != 200:
+                await self._refused(call, begun)
+            elif call.request.stream:
+                vllm = attempt.grant.candidate.speaks_vllm
+                reader = call.request.dialect.reader(call.request.asked, vllm)
+                begun.stream = Stream(call, attempt, begun.response, reader, self._timeouts)
+                await begun.stream.first_token()
+            else:
+                begun.body = await begun.response.body(self.left_s(call))
+                self._read(call, attempt, begun.body)
+        except BaseException as error:
+            if isinstance(error, UpstreamFailed):
+                self.failed(attempt, error.reason)
+            self._close(call, attempt, begun)
+            raise
+        self._accounting.first_token(call, attempt)
+        self._placement.succeeded(call, attempt)
+        return begun
+
+    def failed(self, attempt: Attempt, reason: str) -> None:
+        attempt.outcome = reason
+        if reason != OUT_OF_TIME:
+            self._accounting.failed(attempt, reason)
+            self._placement.failed(attempt, reason)
+
+    def keep_answer(self, call: Call, attempt: Attempt) -> None:
+        """What was said, for its conversation to be known by. Raises ApiError 503 when a raised
+        conversation could not be known again."""
+        said, attempt.said = attempt.said, call.request.dialect.answer()
+        for turn in said.turns():
+            self._sensitivity.remember_answer(call.labels, turn)
+
+    def end(self, call: Call, begun: Begun) -> None:
+        """Cancels upstream what has not come to its end."""
+        self._close(call, begun.attempt, begun)
+
+    async def _sent(self, call: Call, attempt: Attempt) -> Response:
+        number = attempt.number
+        upstream_id = call.request_id if number == 1 else f"{call.request_id}-{number}"
+        # Without a stream the engine says nothing before it has everything.
+        timeout_s = self.left_s(call)
+        if call.request.stream:
+            timeout_s = min(timeout_s, self._timeouts.first_token_s)
+        candidate = attempt.grant.candidate
+        body = call.request.sent_to(candidate.variant.served_name, candidate.speaks_vllm)
+        return await self._upstreams.send(
+            attempt.grant, call.request.path, body, upstream_id, timeout_s
+        )
+
+    async def _refused(self, call: Call, begun: Begun) -> None:
+        status = begun.response.status
+        body = await begun.response.body(min(self._timeouts.between_tokens_s, self.left_s(call)))
+        begun.attempt.outcome = f"status_{status}"
+        if missing := not_offered(status, body):
+            raise missing
+        if status not in CLIENT_MISTAKES:
+            raise UpstreamFailed(f"status_{status}")
+        raise ApiError(status, "invalid_request", engine_message(body))
+
+    def _read(self, call: Call, attempt: Attempt, body: bytes) -> None:
+        try:
+            answer = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            raise UpstreamFailed("malformed") from None
+        if not isinstance(answer, dict):
+            raise UpstreamFailed("malformed")
+        attempt.usage = call.request.dialect.usage(answer)
+        if call.answer_is_kept:
+            attempt.said.take(answer)
+            self.keep_answer(call, attempt)
+        attempt.outcome = "complete"
+
+    def _close(self, call: Call, attempt: Attempt, begun: Begun | None) -> None:
+        if begun is not None:
+            begun.response.close()
+            if begun.stream is not None:
+                attempt.usage = begun.stream.reader.usage
+        # Also of an answer that broke off: its client has the part that was sent.
+        with suppress(ApiError):
+            self.keep_answer(call, attempt)
+        self._placement.closed(attempt)
+        self._accounting.closed(call, attempt)
