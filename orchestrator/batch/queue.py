@@ -93,6 +93,9 @@ class Used:
     busy_s: float = 0
 
 
+NOTHING = Used()
+
+
 @dataclass(frozen=True, slots=True)
 class PutBack:
     """A line that has no answer yet."""
@@ -102,6 +105,16 @@ class PutBack:
     """That it was found to have, where it is another than was thought."""
     tried: bool = False
     lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A line's result, for good."""
+
+    result: bytes
+    """Its line of the output or error file."""
+    ok: bool
+    used: Used = NOTHING
 
 
 class Queue:
@@ -212,36 +225,17 @@ class Queue:
             )
         return [Line(**dict(row), kind=kind, place=place) for row in rows]
 
-    def answer(self, line: Line, result: bytes, ok: bool, used: Used, now_s: float) -> bool:
-        """Records the line's one result; False when it is not this claim's to give any more."""
+    def record(self, outcomes: Iterable[tuple[Line, Answered | PutBack]], now_s: float) -> int:
+        """What became of claimed lines, in one transaction. Returns how many answers it took: those
+        of claims that had ended by then are not the line's."""
         with self._database.writing() as db:
-            state, counter = ("completed", "completed") if ok else ("failed", "failed")
-            taken = db.execute(
-                "UPDATE lines SET state = ?, result = ?, owner = NULL WHERE batch_id = ? AND "
-                "number = ? AND claim = ? AND state = 'open'",
-                (state, result, *line.identity),
-            ).rowcount
-            if not taken:
-                return False
-            db.execute(
-                f"UPDATE batches SET {counter} = {counter} + 1, busy_s = busy_s + ?, "  # noqa: S608
-                "prompt_tokens = prompt_tokens + ?, cached_tokens = cached_tokens + ?, "
-                "completion_tokens = completion_tokens + ? WHERE id = ?",
-                (
-                    used.busy_s,
-                    used.prompt_tokens,
-                    used.cached_tokens,
-                    used.completion_tokens,
-                    line.batch_id,
-                ),
-            )
-            db.execute(
-                "UPDATE batches SET status = 'finalizing', ending = 'completed', "
-                "finalizing_at_s = ? WHERE id = ? AND status = 'in_progress' AND "
-                "completed + failed = total",
-                (now_s, line.batch_id),
-            )
-        return True
+            answers = 0
+            for line, outcome in outcomes:
+                if isinstance(outcome, PutBack):
+                    _put_back(db, line, outcome, now_s)
+                else:
+                    answers += _answer(db, line, outcome, now_s)
+        return answers
 
     def let_go(self, lost: Iterable[tuple[str, int, int]], not_before_s: float) -> None:
         """Puts back claimed lines, by their identities, that their owner has lost track of."""
@@ -252,16 +246,45 @@ class Queue:
                 [(not_before_s, *identity) for identity in lost],
             )
 
-    def put_back(self, line: Line, back: PutBack, now_s: float) -> None:
-        """To be claimed again."""
-        data_class = line.kind.data_class if back.data_class is None else back.data_class
-        with self._database.writing() as db:
-            db.execute(
-                "UPDATE lines SET state = 'pending', owner = NULL, place = '', not_before_s = ?, "
-                "data_class = ?, tries = tries + ?, losses = losses + ? "
-                "WHERE batch_id = ? AND number = ? AND claim = ? AND state = 'open'",
-                (now_s + back.after_s, data_class, back.tried, back.lost, *line.identity),
-            )
+
+def _answer(db: sqlite3.Connection, line: Line, answer: Answered, now_s: float) -> bool:
+    counter = "completed" if answer.ok else "failed"
+    taken = db.execute(
+        "UPDATE lines SET state = ?, result = ?, owner = NULL WHERE batch_id = ? AND number = ? "
+        "AND claim = ? AND state = 'open'",
+        (counter, answer.result, *line.identity),
+    ).rowcount
+    if not taken:
+        return False
+    used = answer.used
+    db.execute(
+        f"UPDATE batches SET {counter} = {counter} + 1, busy_s = busy_s + ?, "  # noqa: S608
+        "prompt_tokens = prompt_tokens + ?, cached_tokens = cached_tokens + ?, "
+        "completion_tokens = completion_tokens + ? WHERE id = ?",
+        (
+            used.busy_s,
+            used.prompt_tokens,
+            used.cached_tokens,
+            used.completion_tokens,
+            line.batch_id,
+        ),
+    )
+    db.execute(
+        "UPDATE batches SET status = 'finalizing', ending = 'completed', finalizing_at_s = ? "
+        "WHERE id = ? AND status = 'in_progress' AND completed + failed = total",
+        (now_s, line.batch_id),
+    )
+    return True
+
+
+def _put_back(db: sqlite3.Connection, line: Line, back: PutBack, now_s: float) -> None:
+    data_class = line.kind.data_class if back.data_class is None else back.data_class
+    db.execute(
+        "UPDATE lines SET state = 'pending', owner = NULL, place = '', not_before_s = ?, "
+        "data_class = ?, tries = tries + ?, losses = losses + ? "
+        "WHERE batch_id = ? AND number = ? AND claim = ? AND state = 'open'",
+        (now_s + back.after_s, data_class, back.tried, back.lost, *line.identity),
+    )
 
 
 def _first(db: sqlite3.Connection, kind: Kind, now_s: float, count: int) -> list[sqlite3.Row]:

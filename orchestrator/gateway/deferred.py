@@ -17,12 +17,12 @@ from orchestrator.batch.desk import Desk
 from orchestrator.batch.jobs import work_on
 from orchestrator.batch.lines import Problem
 from orchestrator.batch.places import Survey, survey
-from orchestrator.batch.queue import Kind, Outlook, PutBack, Waiting
+from orchestrator.batch.queue import Answered, Kind, Line, Outlook, PutBack, Waiting
 from orchestrator.batch.schedule import idle, needed
 from orchestrator.config.data_class import DataClass
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
-from orchestrator.gateway.line import Answered, LineRun, NoCaller, caller_of
+from orchestrator.gateway.line import LineRun, NoCaller, caller_of
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.facts import Facts
@@ -61,6 +61,7 @@ class Deferred:
         self._telemetry = telemetry
         self._owner = exchange.gateway_id
         self._open: dict[tuple[str, int, int], _Open] = {}
+        self._outcomes: list[tuple[Line, Answered | PutBack]] = []
         self._wake = asyncio.Event()
         self._beaten_s = 0.0
         self._tidied_s = 0.0
@@ -84,6 +85,7 @@ class Deferred:
             if self._job is not None:
                 await asyncio.gather(self._job, return_exceptions=True)
             with suppress(sqlite3.Error, OSError):
+                await self._record()
                 await self.desk.do(self.desk.batches.drop_job, self._owner)
                 await self.desk.do(self.desk.queue.leave, self._owner)
             for desk in (self.desk, self._back_office):
@@ -111,6 +113,7 @@ class Deferred:
 
     async def _round(self, relay: Relay) -> float:
         """Returns when to look again, at the latest."""
+        await self._record()
         now_s = time.time()
         desk = self.desk
         self._tidy(now_s)
@@ -132,7 +135,7 @@ class Deferred:
 
     async def _stop_lost(self, outlook: Outlook, now_s: float) -> None:
         """Lines that were dropped, or taken over while this gateway was not heard. And the other
-        way round, those that it holds and could not record."""
+        way round, those that it holds and knows nothing of."""
         for identity in self._open.keys() - outlook.own:
             self._open[identity].task.cancel()
         if lost := outlook.own - self._open.keys():
@@ -210,19 +213,26 @@ class Deferred:
         return Counter(open_.run.endpoint for open_ in self._open.values() if open_.run.endpoint)
 
     async def _to_its_end(self, run: LineRun) -> None:
-        queue, line = self.desk.queue, run.line
+        outcome: Answered | PutBack
         try:
-            match await run.outcome():
-                case Answered(result, ok, used):
-                    await self.desk.do(queue.answer, line, result, ok, used, time.time())
-                case PutBack() as back:
-                    await self.desk.do(queue.put_back, line, back, time.time())
+            outcome = await run.outcome()
+        except asyncio.CancelledError:
+            self._open.pop(run.line.identity, None)
+            raise
         except (sqlite3.Error, OSError) as error:
-            # It is let go of at the next round, and run again.
-            log.error("a line of %s is not recorded: %s", line.batch_id, type(error).__name__)
-        finally:
-            self._open.pop(line.identity, None)
-            self.wake()
+            log.error("a line of %s waits: %s", run.line.batch_id, type(error).__name__)
+            outcome = PutBack(PAUSE_S)
+        self._outcomes.append((run.line, outcome))
+        self.wake()
+
+    async def _record(self) -> None:
+        """Outcomes are kept until they are recorded."""
+        outcomes = list(self._outcomes)
+        if outcomes:
+            await self.desk.do(self.desk.queue.record, outcomes, time.time())
+            del self._outcomes[: len(outcomes)]
+            for line, _ in outcomes:
+                self._open.pop(line.identity, None)
 
     async def _do_jobs(self) -> None:
         desk, owner = self._back_office, self._owner

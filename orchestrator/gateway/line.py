@@ -17,13 +17,13 @@ from orchestrator.batch.batches import request_id_of
 from orchestrator.batch.desk import Desk
 from orchestrator.batch.lines import answered
 from orchestrator.batch.places import others_than
-from orchestrator.batch.queue import Line, PutBack, Used
+from orchestrator.batch.queue import Answered, Line, PutBack, Used
 from orchestrator.config.data_class import DataClass
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
-from orchestrator.gateway.intake import Intake
+from orchestrator.gateway.intake import LARGE_BYTES, Intake
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.usage import Usage
 
@@ -42,13 +42,6 @@ class NoCaller(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    result: bytes
-    ok: bool
-    used: Used
 
 
 @dataclass(slots=True)
@@ -127,7 +120,10 @@ class LineRun:
             return self._refused(ours)
         if put_back is not None:
             return put_back
-        return await asyncio.to_thread(self._answered, answer, time.monotonic() - started_s)
+        body, busy_s = b"".join(answer.parts), time.monotonic() - started_s
+        if len(body) <= LARGE_BYTES:
+            return self._answered(answer.status, body, busy_s)
+        return await asyncio.to_thread(self._answered, answer.status, body, busy_s)
 
     @property
     def _request_id(self) -> str:
@@ -162,12 +158,12 @@ class LineRun:
         await self._relay.run(call)
         return None
 
-    def _answered(self, answer: _Collected, busy_s: float) -> Answered:
+    def _answered(self, status: int, raw: bytes, busy_s: float) -> Answered:
         # Read and written anew: an engine's JSON may have line ends in it.
         assert self._call is not None
-        body = orjson.loads(b"".join(answer.parts))
+        body = orjson.loads(raw)
         used = self._call.request.dialect.usage(body) or Usage(0, 0, 0)
-        result = answered(self._request_id, self.line.custom_id, answer.status, body)
+        result = answered(self._request_id, self.line.custom_id, status, body)
         counts = (used.prompt_tokens, used.cached_tokens, used.completion_tokens)
         return Answered(result, True, Used(*counts, busy_s))
 
@@ -181,6 +177,4 @@ class LineRun:
                 pause_s = max(pause_s, float(asked))
             return PutBack(pause_s * random.uniform(0.5, 1), tried=True, lost=lost)
         body = orjson.loads(error.body())
-        return Answered(
-            answered(self._request_id, self.line.custom_id, error.status, body), False, Used()
-        )
+        return Answered(answered(self._request_id, self.line.custom_id, error.status, body), False)

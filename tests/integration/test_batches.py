@@ -42,7 +42,7 @@ def create(c: openai.OpenAI, content: bytes, window: Any = "24h") -> Batch:
 
 
 def wait(c: openai.OpenAI, batch_id: str, until: tuple[str, ...] = OVER) -> Batch:
-    for _ in range(600):
+    for _ in range(2400):
         batch = c.batches.retrieve(batch_id)
         if batch.status in until:
             return batch

@@ -12,12 +12,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from orchestrator.batch.batches import Batch, Batches, new_id, request_id_of
+from orchestrator.batch.batches import Batch, Batches, request_id_of
 from orchestrator.batch.database import Database
 from orchestrator.batch.files import File, Files
 from orchestrator.batch.jobs import work_on
 from orchestrator.batch.lines import Problem, answered
-from orchestrator.batch.queue import LEASE_S, Kind, Line, PutBack, Queue, Used
+from orchestrator.batch.queue import LEASE_S, Answered, Kind, Line, PutBack, Queue, Used
 from orchestrator.config.spec import Gateway
 
 OWNERS = ("one", "two")
@@ -78,7 +78,7 @@ class Store(RuleBasedStateMachine):
     @precondition(lambda self: len(self.sizes) < 3)
     @rule(size=st.integers(1, 4), good=st.sampled_from((True, True, False)), read=st.booleans())
     def a_batch_is_made(self, size: int, good: bool, read: bool) -> None:
-        file_id, batch_id = f"file-{len(self.sizes)}", new_id()
+        file_id, batch_id = f"file-{len(self.sizes)}", f"batch_{len(self.sizes)}"
         with self.any.files.writing() as draft:
             for n in range(size):
                 line = {
@@ -145,8 +145,8 @@ class Store(RuleBasedStateMachine):
     def _answer(self, owner: Owner, line: Line, ok: bool) -> None:
         request_id = request_id_of(line.batch_id, line.number)
         result = answered(request_id, line.custom_id, 200 if ok else 400, {})
-        if owner.queue.answer(line, result, ok, Used(1, 0, 2, 0.5), self.now_s):
-            self.accepted[request_id] += 1
+        answer = Answered(result, ok, Used(1, 0, 2, 0.5))
+        self.accepted[request_id] += owner.queue.record([(line, answer)], self.now_s)
 
     @precondition(lambda self: any(owner.held for owner in self.owners))
     @rule(data=st.data(), after_s=st.sampled_from((0.0, 5.0)))
@@ -154,7 +154,7 @@ class Store(RuleBasedStateMachine):
         owner = data.draw(st.sampled_from([o for o in self.owners if o.held]))
         line = data.draw(st.sampled_from(owner.held))
         owner.held.remove(line)
-        owner.queue.put_back(line, PutBack(after_s, tried=True), self.now_s)
+        owner.queue.record([(line, PutBack(after_s, tried=True))], self.now_s)
 
     @rule(number=owner)
     def an_owner_loses_track(self, number: int) -> None:
@@ -214,13 +214,13 @@ class Store(RuleBasedStateMachine):
 
     @invariant()
     def no_line_is_answered_twice(self) -> None:
-        assert all(count == 1 for count in self.accepted.values())
+        assert all(count <= 1 for count in self.accepted.values())
 
     @invariant()
     def what_is_over_has_every_line_once(self) -> None:
         for batch in self.any.batches.list("w", 100):
             counts = (batch.total, batch.completed, batch.failed)
-            taken = [r for r in self.accepted if r.startswith(batch.id)]
+            taken = [r for r, n in self.accepted.items() if n and r.startswith(batch.id)]
             assert batch.completed + batch.failed == len(taken)
             assert batch.completion_tokens == 2 * len(taken)
             if batch.ended_at_s is None:

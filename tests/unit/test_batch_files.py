@@ -10,7 +10,7 @@ from orchestrator.batch.batches import Batch, Batches, WrongFile
 from orchestrator.batch.database import Database
 from orchestrator.batch.files import File, Files, InUse, NoSpace, NotFound
 from orchestrator.batch.lines import InputLine
-from orchestrator.batch.queue import Kind, Queue, Used
+from orchestrator.batch.queue import Answered, Kind, Queue
 
 NOW_S = 1000.0
 FILE = File("file-1", "w", "batch", "../f", 5, NOW_S, NOW_S + 3600, 0)
@@ -115,7 +115,7 @@ def test_deleted_lines_leave_no_content_in_the_database(
     batches.validated(BATCH.id, "me", NOW_S, [InputLine(1, 0, 5, "a", "m")])
     (line,) = queue.claim("me", Kind("w", "m", 0), "", NOW_S, 1, 1)
     secret = b"the answer that nobody else may read" * 500
-    assert queue.answer(line, secret, True, Used(), NOW_S)
+    assert queue.record([(line, Answered(secret, True))], NOW_S) == 1
     assert batches.take_job("me", NOW_S) is not None
     batches.finished(BATCH.id, "me", NOW_S, None, None)
     batches.forget(NOW_S, 1e9)
