@@ -6,6 +6,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/tools/bin/uv
+PEERS := tests/benchmarks/gateways
 # With a GPU: make setup LOCK=requirements.gpu.lock
 LOCK ?= requirements.cpu.lock
 
@@ -21,7 +22,7 @@ CONFIG ?= clusters/local
 TRACE ?= ../shared/data/traces/azure2023_conv.csv.gz
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(VENV)/.done ## install everything into .venv, from hashed locks
 
@@ -44,6 +45,17 @@ demo: setup ## saturate the local stack, burst to the cloud, come back; writes a
 bench: setup ## what the gateway costs, beside its baselines
 	$(BIN)/python -m tests.benchmarks
 
+bench-gateways: setup $(VENV)/peers/.done ## the gateway beside LiteLLM, Portkey and vllm-router
+	$(BIN)/python -m tests.benchmarks.gateways
+
+$(VENV)/peers/.done: $(UV) $(PEERS)/peers.lock $(PEERS)/package-lock.json
+	$(UV) venv --quiet --allow-existing --python 3.11 $(VENV)/peers
+	$(UV) pip install --quiet --python $(VENV)/peers/bin/python --require-hashes -r $(PEERS)/peers.lock
+	cp $(PEERS)/package.json $(PEERS)/package-lock.json $(VENV)/peers
+	@if command -v npm > /dev/null; then npm ci --prefix $(VENV)/peers --ignore-scripts --silent --no-audit --no-fund; \
+	else echo "without npm there is no Portkey to compare with"; fi
+	@touch $@
+
 test: setup ## every test, real Ray Serve and vLLM included
 	$(BIN)/python -m pytest -q
 
@@ -55,18 +67,21 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: setup ## write the configuration language's reference and schema anew
+docs: setup ## write the configuration language's reference and schema, and the metrics' page, anew
 	$(BIN)/orchestrator schema --out clusters
+	$(BIN)/python -m orchestrator.gateway.metrics_page orchestrator/METRICS.md
 
-COMPILE := pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate --no-emit-find-links --extra dev
+COMPILE := pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
 lock: $(UV) ## renew the hashed locks from pyproject.toml
-	$(UV) $(COMPILE) --extra cpu pyproject.toml -o requirements.cpu.lock
+	$(UV) $(COMPILE) --extra dev --extra cpu pyproject.toml -o requirements.cpu.lock
 	# The overrides of pyproject.toml keep CUDA builds out of the CPU's environment; here they belong.
-	$(UV) $(COMPILE) --no-config --extra gpu pyproject.toml -o requirements.gpu.lock
+	$(UV) $(COMPILE) --no-config --extra dev --extra gpu pyproject.toml -o requirements.gpu.lock
+	$(UV) $(COMPILE) --no-config $(PEERS)/peers.in -o $(PEERS)/peers.lock
+	cd $(PEERS) && { ! command -v npm > /dev/null || npm install --package-lock-only --omit-lockfile-registry-resolved --silent --no-audit --no-fund; }
 
 clean: ## stop the stack and remove what was made here
 	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
 	rm -rf $(VENV) .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run demo bench test nightly lint docs lock clean
+.PHONY: help setup run demo bench bench-gateways test nightly lint docs lock clean

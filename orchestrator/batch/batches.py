@@ -40,6 +40,8 @@ class Batch:
     id: str
     workload: str
     key_id: str
+    scope: str
+    """What that key, or the token in its place, may be used for; JSON."""
     claimed: int
     """The data class that the caller gave it."""
     endpoint: str

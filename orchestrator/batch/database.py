@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS batches (
     id TEXT NOT NULL UNIQUE,
     workload TEXT NOT NULL,
     key_id TEXT NOT NULL,
+    scope TEXT NOT NULL,
     claimed INTEGER NOT NULL,
     endpoint TEXT NOT NULL,
     input_file_id TEXT NOT NULL,

@@ -59,6 +59,8 @@ class Line:
     """The API's path."""
     input_file_id: str
     key_id: str
+    scope: str
+    """What that key may be used for; JSON."""
     claimed: int
     place: str
     """The endpoint whose idle slot it may take; empty: it is urgent and goes anywhere."""
@@ -297,7 +299,7 @@ def _first(db: sqlite3.Connection, kind: Kind, now_s: float, count: int) -> list
     for batch in batches:
         rows += db.execute(
             "SELECT l.batch_id, l.number, l.claim + 1 AS claim, l.offset, l.length, l.custom_id, "
-            "l.tries, l.losses, b.endpoint, b.input_file_id, b.key_id, b.claimed "
+            "l.tries, l.losses, b.endpoint, b.input_file_id, b.key_id, b.scope, b.claimed "
             "FROM lines l JOIN batches b ON b.id = l.batch_id "
             "WHERE l.batch_id = ? AND l.model = ? AND l.data_class = ? AND l.state = 'pending' "
             "AND l.not_before_s <= ? ORDER BY l.number LIMIT ?",

@@ -31,6 +31,7 @@ MAX_PROBLEMS = 100
 MENDS = {
     ("usd_per_day", "greater_than"): "; a workload that may spend nothing has no `burst`",
     ("markers", "string_too_short"): "; a shorter one would be found in too many texts",
+    ("algorithms", "literal_error"): "; with others whoever checks a token could make one",
 }
 
 

@@ -216,8 +216,9 @@ class Reading:
 _FILES = {
     ("price_feeds", "file"): "a price CSV",
     ("clusters", "ca_file"): "a PEM file",
+    ("gateway", "jwks_file"): "a JSON Web Key Set",
 }
-"""Fields that name a file, by the list that they stand in, and what it holds."""
+"""Fields that name a file, by the section that they stand in, and what it holds."""
 
 
 class _Refused(Exception):

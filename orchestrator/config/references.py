@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from orchestrator.config.access import access
 from orchestrator.config.contradictions import contradictions
 from orchestrator.config.spec import Configuration, Workload, Zone
 
@@ -23,7 +24,7 @@ class Named(Protocol):
 def check(c: Configuration) -> list[Finding]:
     """Every contradiction, with its place in the document. Later checks assume earlier ones."""
     findings = [*_duplicates(c), *_unknown_names(c), *_urls(c)]
-    return findings or [*_pools_and_clusters(c), *_workloads(c), *contradictions(c)]
+    return findings or [*_pools_and_clusters(c), *_workloads(c), *access(c), *contradictions(c)]
 
 
 def _duplicates(c: Configuration) -> Iterator[Finding]:
@@ -84,6 +85,14 @@ def _unknown_names(c: Configuration) -> Iterator[Finding]:
             yield from _unknown("pool", workload.burst.pools, pools, place)
     for i, key in enumerate(c.keys):
         yield from _unknown("workload", [key.workload], workloads, ("keys", i, "workload"))
+        place = ("keys", i, "scope", "models")
+        yield from _unknown("model", key.scope.models or (), models, place)
+    for i, issuer in enumerate(c.gateway.jwt):
+        for r, rule in enumerate(issuer.workloads):
+            at = ("gateway", "jwt", i, "workloads", r)
+            yield from _unknown("workload", [rule.workload], workloads, (*at, "workload"))
+            place = (*at, "scope", "models")
+            yield from _unknown("model", rule.scope.models or (), models, place)
     yield from _unknown("cluster", [c.gateway.cluster], clusters, ("gateway", "cluster"))
 
 
@@ -109,6 +118,8 @@ def _urls(c: Configuration) -> Iterator[Finding]:
     for i, cluster in enumerate(c.clusters):
         urls.append((("clusters", i, "url"), cluster.url))
         urls.append((("clusters", i, "dashboard_url"), cluster.dashboard_url))
+    for i, issuer in enumerate(c.gateway.jwt):
+        urls.append((("gateway", "jwt", i, "jwks_url"), issuer.jwks_url))
     for place, url in urls:
         try:
             _ = urlsplit(url or "").port

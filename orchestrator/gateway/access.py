@@ -1,32 +1,103 @@
-"""Who is calling."""
+"""Who is calling: an API key or a token, in either of the two headers that clients send it in."""
 
-from collections.abc import Container, Mapping
+import asyncio
+import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from orchestrator.config.keys import match
-from orchestrator.config.spec import Key
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.errors import ApiError
+from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.jwks import KeySet
+from orchestrator.gateway.jwt import TokenRefused, Tokens
+from orchestrator.gateway.rules import Rules
+
+log = logging.getLogger("orchestrator.gateway")
+
+LOOK_S = 1
+"""From one look at which issuers' keys are due to the next."""
 
 
-def authenticate(
-    keys: Mapping[str, Key], workloads: Container[str], authorization: bytes | None
-) -> Caller:
-    """Whose key is behind an `Authorization: Bearer` header. Raises ApiError 401.
+class Access:
+    """By the rules in force and the keys of this moment."""
 
-    A key of a workload that is not known, or not any more, opens nothing.
-    """
-    if authorization is None:
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._key_sets: dict[str, KeySet] = {}
+        self._follow(exchange.rules)
+
+    async def run(self) -> None:
+        """Keeps the issuers' keys fresh until cancelled."""
+        while True:
+            if self._rules is not self._exchange.rules:
+                self._follow(self._exchange.rules)
+            for key_set in self._key_sets.values():
+                key_set.renew_when_due()
+            await asyncio.sleep(LOOK_S)
+
+    async def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """Raises ApiError 401, which says nothing of what is wrong with a credential.
+
+        A key of a workload that is not known, or not any more, opens nothing.
+        """
+        credential = credential_of(headers)
+        if self._rules is not self._exchange.rules:
+            self._follow(self._exchange.rules)
+        is_token = credential.count(".") == 2
+        caller = await self._bearer(credential) if is_token else self._holder(credential)
+        if caller is None or caller.workload not in self._exchange.catalogue.workloads:
+            raise refused()
+        return caller
+
+    def _holder(self, presented: str) -> Caller | None:
+        key = match(self._exchange.keys, presented, datetime.now(UTC))
+        return None if key is None else Caller(key.id, key.workload, key.scope, key.limits)
+
+    async def _bearer(self, token: str) -> Caller | None:
+        try:
+            return await self._tokens.caller(token)
+        except TokenRefused as why:
+            log.debug("a token was refused: %s", why)
+            return None
+
+    def _follow(self, rules: Rules) -> None:
+        """An issuer whose keys are where they were goes on with those that it has."""
+        before, self._key_sets = self._key_sets, {}
+        for issuer in rules.catalogue.configuration.gateway.jwt:
+            kept = before.get(issuer.issuer)
+            if kept is None or not kept.has_place_of(issuer):
+                kept = KeySet(issuer)
+            kept.issuer = issuer
+            self._key_sets[issuer.issuer] = kept
+        self._tokens = Tokens(self._key_sets)
+        self._rules = rules
+
+
+def credential_of(headers: Mapping[bytes, bytes]) -> str:
+    """Raises ApiError 401 where there is none, or two that differ."""
+    authorization, api_key = headers.get(b"authorization"), headers.get(b"x-api-key")
+    found = set()
+    if authorization is not None:
+        scheme, _, presented = authorization.partition(b" ")
+        if scheme.lower() != b"bearer":
+            raise refused()
+        found.add(presented.strip())
+    if api_key is not None:
+        found.add(api_key.strip())
+    if not found:
         raise ApiError(
             401,
             "missing_api_key",
-            "Give an API key as 'Authorization: Bearer KEY'.",
+            "Give an API key or a token as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.",
             "authentication_error",
         )
-    scheme, _, presented = authorization.decode("latin-1").partition(" ")
-    key = match(keys, presented.strip(), datetime.now(UTC)) if scheme.lower() == "bearer" else None
-    if key is None or key.workload not in workloads:
-        raise ApiError(
-            401, "invalid_api_key", "The API key is wrong or expired.", "authentication_error"
-        )
-    return Caller(key.id, key.workload)
+    if len(found) > 1:
+        raise refused()
+    return found.pop().decode("latin-1")
+
+
+def refused() -> ApiError:
+    return ApiError(
+        401, "invalid_api_key", "The API key or token is wrong or expired.", "authentication_error"
+    )

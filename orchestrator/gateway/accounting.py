@@ -14,10 +14,12 @@ class Accounting:
         self._telemetry = telemetry
 
     def opened(self, call: Call, attempt: Attempt) -> None:
+        call.attempts.append(attempt)
+        if call.trace is not None:
+            attempt.trace = call.trace.attempt(call, attempt)
         # A whole answer shows only its end, so its wait says nothing of the first token.
-        self._telemetry.opened(
-            attempt.endpoint, attempt, attempt.started_s if call.request.stream else None
-        )
+        asked_s = attempt.started_s - call.queued_s
+        self._telemetry.opened(attempt.endpoint, attempt, asked_s if call.request.stream else None)
 
     def first_token(self, call: Call, attempt: Attempt) -> None:
         now_s = time.monotonic()
@@ -27,7 +29,8 @@ class Accounting:
                 attempt.endpoint,
                 attempt,
                 call.caller.workload,
-                now_s - attempt.started_s,
+                attempt.grant.candidate.model.name,
+                now_s - attempt.started_s + call.queued_s,
                 now_s - call.started_s,
             )
 
@@ -38,12 +41,17 @@ class Accounting:
         """Whatever became of the attempt, it is billed."""
         now_s = time.monotonic()
         first_s = attempt.first_token_s
-        self._telemetry.closed(
-            attempt.endpoint, attempt, now_s - first_s if first_s and call.request.stream else None
-        )
-        grant = attempt.grant
+        slot_s = now_s - first_s if first_s and call.request.stream else None
+        self._telemetry.closed(attempt.endpoint, attempt, attempt.kind, attempt.outcome, slot_s)
+        grant, used = attempt.grant, attempt.used
         candidate, quote = grant.candidate, grant.quote
-        used = attempt.usage or attempt.counted
+        if slot_s is not None and attempt.outcome == "complete" and used.completion_tokens > 1:
+            self._telemetry.paced(
+                attempt.endpoint,
+                grant.workload,
+                candidate.model.name,
+                slot_s / (used.completion_tokens - 1),
+            )
         self._telemetry.used(
             attempt.endpoint,
             grant.workload,
@@ -51,7 +59,10 @@ class Accounting:
             candidate.zone.name,
             used.prompt_tokens,
             used.completion_tokens,
+            used.cached_tokens,
         )
+        if attempt.trace is not None:
+            attempt.trace.end(attempt)
         self._records.used(
             UsageRecord(
                 request_id=call.request_id,

@@ -5,7 +5,6 @@ import logging
 import os
 import random
 import re
-import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
@@ -15,7 +14,9 @@ from typing import Any
 import orjson
 
 from orchestrator.config.spec import Gateway as Spec
-from orchestrator.gateway.access import authenticate
+from orchestrator.gateway import metrics, openapi
+from orchestrator.gateway.access import Access
+from orchestrator.gateway.access_log import AccessLog
 from orchestrator.gateway.batches import Asked, BatchApi, Content
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
@@ -23,8 +24,11 @@ from orchestrator.gateway.dialects import ENDPOINTS
 from orchestrator.gateway.errors import ApiError, ClientGone
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
+from orchestrator.gateway.limits import Limiter
+from orchestrator.gateway.observer import CLIENT_GONE, Arrival, Observer
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.relay import Relay
+from orchestrator.gateway.replicas import PUBLISH_S, Replicas
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Upstreams
@@ -54,16 +58,24 @@ class Gateway:
 
     def __init__(self, state: Path) -> None:
         """`state` is the directory with the policy in force, and for all that is put on record."""
-        self._telemetry = Telemetry()
-        self._exchange = Exchange(state, self._telemetry, self._audit_head)
+        self.telemetry = Telemetry()
+        self._exchange = Exchange(state, self.telemetry, self._audit_head)
         self._ratchet = Ratchet(state / "sessions.sqlite", _session_key())
         self._sensitivity = Sensitivity(self._ratchet)
+        self._access = Access(self._exchange)
+        self._limiter = Limiter(state / "limits")
         self._intake = Intake(self._exchange, self._sensitivity)
-        self._batches = BatchApi(state / "batch", self._exchange, self._intake, self._telemetry)
         self._ledger = UsageLedger(state / "ledger.sqlite")
         self._audit = AuditLog(state / "audit", self._exchange.gateway_id)
         self._records = Records(self._ledger, self._audit)
+        self._access_log = AccessLog(state / "logs" / "access.jsonl")
+        self._observer = Observer(self._exchange.gateway_id, self.telemetry, self._access_log)
+        self._batches = BatchApi(
+            state / "batch", self._exchange, self._intake, self._observer, self.telemetry
+        )
+        self._replicas = Replicas(state / "metrics", self._exchange.gateway_id)
         self._open = 0
+        self._watch()
         self._relay: Relay | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,12 +98,17 @@ class Gateway:
             running.callback(self._ratchet.close)
             running.enter_context(self._ledger)
             running.enter_context(self._audit)
+            running.enter_context(self._access_log)
+            if self._observer.tracing is not None:
+                running.push_async_callback(asyncio.to_thread, self._observer.tracing.close)
             upstreams = await running.enter_async_context(Upstreams(self.spec.timeouts))
             running.push_async_callback(self._exchange.say_goodbye)
-            exchange = asyncio.create_task(self._exchange.run())
-            running.callback(exchange.cancel)
+            running.enter_context(self._limiter)
+            running.callback(self._replicas.leave)
+            for loop in (self._exchange.run(), self._access.run(), self._publish_metrics()):
+                running.callback(asyncio.create_task(loop).cancel)
             self._relay = Relay(
-                self._exchange, upstreams, self._sensitivity, self._records, self._telemetry
+                self._exchange, upstreams, self._sensitivity, self._records, self.telemetry
             )
             await running.enter_async_context(self._batches.running(self._relay))
             await send({"type": "lifespan.startup.complete"})
@@ -101,76 +118,73 @@ class Gateway:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, headers = scope["path"], dict(scope["headers"])
         request_id = request_id_of(headers.get(b"x-request-id"))
+        arrival: Arrival | None = None
+        if path not in PROBES:
+            arrival = self._observer.arrived(
+                request_id, scope["method"], path, headers.get(b"traceparent")
+            )
         caller: Caller | None = None
         call: Call | None = None
-        status = 499
+        status, code = 499, CLIENT_GONE
         try:
+            if arrival is not None and arrival.route.methods:
+                _allow(scope, *arrival.route.methods)
             if path in ENDPOINTS:
-                _allow(scope, "POST")
-                started_s = time.monotonic()
-                caller = self._authenticate(headers)
+                caller = await self._access.caller(headers)
+                caller.check_endpoint(ENDPOINTS[path].name)
                 with self._place():
                     raw = await _body(
                         headers.get(b"content-length"), receive, self.spec.max_body_bytes
                     )
+                    assert arrival is not None, "an endpoint is no probe"
                     call = await self._intake.read(
-                        request_id, caller, path, scope["headers"], raw, send, started_s
+                        request_id, caller, path, scope["headers"], raw, send, arrival.started_s
                     )
+                    call.trace = arrival.trace
                     assert self._relay is not None, "the server runs the lifespan first"
-                    with _while_connected(receive):
+                    with self._limiter.admitted(call), _while_connected(receive):
                         await self._relay.run(call)
             elif self._batches.serves(path):
-                caller = self._authenticate(headers)
+                caller = await self._access.caller(headers)
                 with self._place():
                     await self._batch(caller, scope, receive, send, request_id)
             else:
                 await self._local(scope, headers, send, request_id)
         except ApiError as error:
-            status = error.status
-            await self._error(error, path, send, request_id)
+            status, code = error.status, error.code
+            await self._error(error, path, send, request_id, caller)
         except ClientGone:
             pass
         except Exception:
             # What went wrong is for the log; the client learns only that it was us.
             log.exception("request %s failed", request_id)
-            status = 500
+            status, code = 500, "internal_error"
             if call is not None and call.status:
                 raise
             ours = ApiError(500, "internal_error", "The gateway failed.", "server_error")
-            await self._error(ours, path, send, request_id)
+            await self._error(ours, path, send, request_id, caller)
         else:
-            status = 200
+            status, code = 200, ""
         finally:
-            if path not in PROBES:
-                self._count(caller, call, status)
+            if arrival is not None:
+                self._observer.answered(arrival, caller, call, status, code)
 
-    async def _batch(
-        self, caller: Caller, scope: Scope, receive: Receive, send: Send, request_id: str
-    ) -> None:
-        declared = dict(scope["headers"]).get(b"content-length")
-        asked = Asked(
-            caller,
-            scope["method"],
-            scope["path"],
-            scope["query_string"],
-            scope["headers"],
-            receive,
-            partial(_body, declared, receive, self.spec.max_body_bytes),
-        )
-        answer = await self._batches.answer(asked)
-        if isinstance(answer, Content):
-            about = [(b"x-request-id", request_id.encode())]
-            await self._batches.send_content(answer, receive, send, about)
-        else:
-            await self._json(answer, send, request_id)
+    def _watch(self) -> None:
+        exchange, watch = self._exchange, self.telemetry.watch
+        watch(metrics.OPEN, lambda: {(): self._open})
+        watch(metrics.SNAPSHOT_VERSION, lambda: {(): exchange.snapshot.version})
+        watch(metrics.SNAPSHOT_AGE, lambda: {(): exchange.snapshot_age_s})
+        watch(metrics.LOST, self._lost)
 
-    def _authenticate(self, headers: dict[bytes, bytes]) -> Caller:
-        exchange = self._exchange
-        authorization = headers.get(b"authorization")
-        if authorization is None and b"x-api-key" in headers:
-            # Where Anthropic's clients put it.
-            authorization = b"Bearer " + headers[b"x-api-key"]
-        return authenticate(exchange.keys, exchange.catalogue.workloads, authorization)
+    def _lost(self) -> dict[tuple[str, ...], float]:
+        tracing = self._observer.tracing
+        lost = {"access_log": self._access_log.lost, "spans": tracing.lost if tracing else 0}
+        return {(record,): count for record, count in {**self._records.lost, **lost}.items()}
+
+    async def _publish_metrics(self) -> None:
+        while True:
+            await asyncio.to_thread(self._replicas.publish, self.telemetry.state())
+            await asyncio.sleep(PUBLISH_S)
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -193,19 +207,44 @@ class Gateway:
         self, scope: Scope, headers: dict[bytes, bytes], send: Send, request_id: str
     ) -> None:
         path = scope["path"]
-        if path not in PROBES and path != "/v1/models" and not path.startswith("/v1/models/"):
+        open_to_all = path in PROBES or path == "/openapi.json"
+        if not open_to_all and path != "/v1/models" and not path.startswith("/v1/models/"):
             raise ApiError(404, "not_found", "There is nothing at this path.")
-        _allow(scope, "GET")
+        if path in PROBES:
+            _allow(scope, "GET")
         if path == "/healthz":
             await self._json({"status": "alive"}, send, request_id)
         elif path == "/readyz":
             await self._ready(send, request_id)
         elif path == "/metrics":
-            body = self._telemetry.exposition(self._exchange.snapshot.version, self._records.lost)
+            body = await asyncio.to_thread(self._replicas.exposition, self.telemetry.state())
             await self._answer(200, b"text/plain; version=0.0.4", body, send, request_id)
+        elif path == "/openapi.json":
+            await self._answer(200, b"application/json", openapi.body(), send, request_id)
         else:
-            caller = self._authenticate(headers)
-            await self._models(caller.workload, path, send, request_id)
+            caller = await self._access.caller(headers)
+            caller.check_endpoint("models")
+            await self._models(caller, path, send, request_id)
+
+    async def _batch(
+        self, caller: Caller, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> None:
+        declared = dict(scope["headers"]).get(b"content-length")
+        asked = Asked(
+            caller,
+            scope["method"],
+            scope["path"],
+            scope["query_string"],
+            scope["headers"],
+            receive,
+            partial(_body, declared, receive, self.spec.max_body_bytes),
+        )
+        answer = await self._batches.answer(asked)
+        if isinstance(answer, Content):
+            about = [(b"x-request-id", request_id.encode())]
+            await self._batches.send_content(answer, receive, send, about)
+        else:
+            await self._json(answer, send, request_id, caller)
 
     async def _ready(self, send: Send, request_id: str) -> None:
         """Ready when some endpoint is: a gateway in front of nothing should get no traffic."""
@@ -213,29 +252,46 @@ class Gateway:
             raise ApiError(503, "not_ready", "No replica is ready yet.", "service_unavailable")
         await self._json({"status": "ready"}, send, request_id)
 
-    async def _models(self, workload: str, path: str, send: Send, request_id: str) -> None:
+    async def _models(self, caller: Caller, path: str, send: Send, request_id: str) -> None:
         cards = [
             {"id": name, "object": "model", "created": 0, "owned_by": "orchestrator"}
-            for name in self._exchange.catalogue.workloads[workload].models
+            for name in self._exchange.catalogue.workloads[caller.workload].models
+            if caller.may_use(name)
         ]
         name = path.removeprefix("/v1/models").strip("/")
         if not name:
-            await self._json({"object": "list", "data": cards}, send, request_id)
+            listed = {"object": "list", "data": cards}
+            await self._json(listed, send, request_id, caller)
             return
         for card in cards:
             if card["id"] == name:
-                await self._json(card, send, request_id)
+                await self._json(card, send, request_id, caller)
                 return
         raise ApiError(404, "model_not_found", "This key has no model of that name.", param="model")
 
-    async def _json(self, value: object, send: Send, request_id: str) -> None:
-        await self._answer(200, b"application/json", orjson.dumps(value), send, request_id)
+    async def _json(
+        self, value: object, send: Send, request_id: str, caller: Caller | None = None
+    ) -> None:
+        body, extra = orjson.dumps(value), self._limit_headers(caller)
+        await self._answer(200, b"application/json", body, send, request_id, extra)
 
-    async def _error(self, error: ApiError, path: str, send: Send, request_id: str) -> None:
+    async def _error(
+        self,
+        error: ApiError,
+        path: str,
+        send: Send,
+        request_id: str,
+        caller: Caller | None = None,
+    ) -> None:
         dialect = ENDPOINTS.get(path)
         body = dialect.error_body(error) if dialect else error.body()
         extra = [(k.encode(), v.encode()) for k, v in error.headers.items()]
+        extra += self._limit_headers(caller)
         await self._answer(error.status, b"application/json", body, send, request_id, extra)
+
+    def _limit_headers(self, caller: Caller | None) -> list[tuple[bytes, bytes]]:
+        workload = caller and self._exchange.catalogue.workloads.get(caller.workload)
+        return self._limiter.headers(caller, workload.limits) if caller and workload else []
 
     async def _answer(
         self,
@@ -256,17 +312,6 @@ class Gateway:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _count(self, caller: Caller | None, call: Call | None, status: int) -> None:
-        """With what was known of the request when it ended."""
-        workload = caller.workload if caller else ""
-        if call is None:
-            self._telemetry.answered(workload, "", "", "", status)
-            return
-        # The model is the client's word until the catalogue knows it.
-        known = call.request.model in self._exchange.catalogue.by_model
-        model = call.request.model if known else "unknown"
-        self._telemetry.answered(workload, model, call.zone, call.pool, status)
-
 
 def _session_key() -> bytes:
     key = os.environ.get(SESSION_KEY, "")
@@ -282,9 +327,10 @@ def request_id_of(header: bytes | None) -> str:
     return given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
-def _allow(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise ApiError(405, "method_not_allowed", f"Use {method} here.", headers={"allow": method})
+def _allow(scope: Scope, *methods: str) -> None:
+    if scope["method"] not in methods:
+        use, allow = " or ".join(methods), ", ".join(methods)
+        raise ApiError(405, "method_not_allowed", f"Use {use} here.", headers={"allow": allow})
 
 
 async def _body(declared: bytes | None, receive: Receive, limit: int) -> bytes:

@@ -12,10 +12,13 @@ import orjson
 from orchestrator.config.spec import Timeouts
 from orchestrator.gateway.accounting import Accounting
 from orchestrator.gateway.call import Attempt, Call
+from orchestrator.gateway.dialects.choices_reader import ChoicesReader
+from orchestrator.gateway.dialects.continued_reader import ContinuedReader
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.placement import Placement
 from orchestrator.gateway.refusals import OUT_OF_TIME, engine_message, not_offered
+from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.stream import Stream
 from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
@@ -58,20 +61,30 @@ class Attempts:
         """Of the time that the whole answer may take."""
         return call.started_s + self._timeouts.total_s - time.monotonic()
 
-    async def begin(self, call: Call, attempt: Attempt) -> Begun:
-        """Sends it and waits for its first token, or for all of its body. Raises UpstreamFailed,
-        and ApiError for what the client must change; then it is ended already."""
-        call.endpoint = attempt.endpoint
+    async def begin(
+        self,
+        call: Call,
+        attempt: Attempt,
+        rest: tuple[InferenceRequest, ChoicesReader] | None = None,
+    ) -> Begun:
+        """Sends it and waits for its first token, or for all of its body. `rest`: what makes an
+        answer go on that broke off, and who has read it so far. Raises UpstreamFailed, and
+        ApiError for what the client must change; then it is ended already."""
         self._accounting.opened(call, attempt)
         self._placement.opened(attempt)
         begun: Begun | None = None
         try:
-            begun = Begun(attempt, await self._sent(call, attempt))
+            request = rest[0] if rest else call.request
+            begun = Begun(attempt, await self._sent(call, attempt, request))
             if begun.response.status != 200:
                 await self._refused(call, begun)
             elif call.request.stream:
                 vllm = attempt.grant.candidate.speaks_vllm
-                reader = call.request.dialect.reader(call.request.asked, vllm)
+                reader = (
+                    ContinuedReader(rest[1], vllm)
+                    if rest
+                    else request.dialect.reader(request.asked, vllm)
+                )
                 begun.stream = Stream(call, attempt, begun.response, reader, self._timeouts)
                 await begun.stream.first_token()
             else:
@@ -103,7 +116,7 @@ class Attempts:
         """Cancels upstream what has not come to its end."""
         self._close(call, begun.attempt, begun)
 
-    async def _sent(self, call: Call, attempt: Attempt) -> Response:
+    async def _sent(self, call: Call, attempt: Attempt, request: InferenceRequest) -> Response:
         number = attempt.number
         upstream_id = call.request_id if number == 1 else f"{call.request_id}-{number}"
         # Without a stream the engine says nothing before it has everything.
@@ -111,9 +124,14 @@ class Attempts:
         if call.request.stream:
             timeout_s = min(timeout_s, self._timeouts.first_token_s)
         candidate = attempt.grant.candidate
-        body = call.request.sent_to(candidate.variant.served_name, candidate.speaks_vllm)
+        body = request.sent_to(candidate.variant.served_name, candidate.speaks_vllm)
         return await self._upstreams.send(
-            attempt.grant, call.request.path, body, upstream_id, timeout_s
+            attempt.grant,
+            request.path,
+            body,
+            upstream_id,
+            timeout_s,
+            attempt.traceparent,
         )
 
     async def _refused(self, call: Call, begun: Begun) -> None:
@@ -147,5 +165,5 @@ class Attempts:
         # Also of an answer that broke off: its client has the part that was sent.
         with suppress(ApiError):
             self.keep_answer(call, attempt)
-        self._placement.closed(attempt)
         self._accounting.closed(call, attempt)
+        self._placement.closed(call, attempt)

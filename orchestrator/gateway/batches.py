@@ -30,6 +30,7 @@ from orchestrator.gateway.dialects import ENDPOINTS
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
+from orchestrator.gateway.observer import Observer
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.request import claimed_data_class
 from orchestrator.gateway.telemetry import Telemetry
@@ -71,10 +72,15 @@ class Content:
 
 class BatchApi:
     def __init__(
-        self, directory: Path, exchange: Exchange, intake: Intake, telemetry: Telemetry
+        self,
+        directory: Path,
+        exchange: Exchange,
+        intake: Intake,
+        observer: Observer,
+        telemetry: Telemetry,
     ) -> None:
         self._exchange = exchange
-        self._deferred = Deferred(directory, exchange, intake, telemetry)
+        self._deferred = Deferred(directory, exchange, intake, observer, telemetry)
         self._desk = self._deferred.desk
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="files")
         """For content: its uploads and downloads wait for each other and for nobody else."""
@@ -94,6 +100,7 @@ class BatchApi:
     async def answer(self, asked: Asked) -> dict[str, Any] | Content:
         """JSON, or content for `send_content`. Raises ApiError, ClientGone."""
         _, _, kind, *rest = asked.path.split("/")
+        asked.caller.check_endpoint(kind)
         try:
             match kind, asked.method, rest:
                 case "files", "POST", []:
@@ -221,12 +228,14 @@ class BatchApi:
         input_file_id = body.get("input_file_id")
         if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
             raise invalid("endpoint", f"'endpoint' is one of {', '.join(ENDPOINTS)}.")
+        asked.caller.check_endpoint(ENDPOINTS[endpoint].name)
         if not isinstance(input_file_id, str):
             raise invalid("input_file_id", "Give the id of an uploaded file.")
         batch = Batch(
             id=store.new_id(),
             workload=asked.caller.workload,
             key_id=asked.caller.id,
+            scope=asked.caller.scope.model_dump_json(),
             claimed=int(claimed_data_class(asked.headers)),
             endpoint=endpoint,
             input_file_id=input_file_id,

@@ -2,8 +2,9 @@
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from orchestrator.config.data_class import DataClass
 from orchestrator.gateway.answers import Answer
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.request import InferenceRequest
@@ -11,6 +12,9 @@ from orchestrator.gateway.rules import Rules
 from orchestrator.gateway.sensitivity import Labels
 from orchestrator.gateway.usage import NOTHING, Usage
 from orchestrator.policy.grant import Grant
+
+if TYPE_CHECKING:
+    from orchestrator.gateway.tracing import AttemptTrace, RequestTrace
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -33,14 +37,39 @@ class Call:
     """The status that was sent to the client, 0 before that."""
     zone: str = ""
     pool: str = ""
-    attempts: int = 0
+    decisions: int = 0
+    variant: str = ""
+    """That has begun the answer, and alone may go on with it."""
+    charged: float = 0.0
+    """The service that its workload was charged for attempts that are open."""
     answer_is_kept: bool = False
     """Its conversation is above the workload's own class."""
+    limit_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """What its answer says of the caller's limits."""
+    classified_s: float = 0.0
+    """What it took to find the labels."""
+    queued_s: float = 0.0
+    """How long it has waited for a replica."""
     avoided: Mapping[str, str] = field(default_factory=dict)
     """Endpoints that it does not go to, with the reason: those that have no room for a request that
     can wait."""
-    endpoint: str = ""
-    """That it was sent to last."""
+    attempts: list["Attempt"] = field(default_factory=list)
+    trace: "RequestTrace | None" = None
+
+    @property
+    def data_class(self) -> DataClass:
+        own = self.rules.catalogue.workloads[self.caller.workload].data_class
+        return max(own, self.labels.highest)
+
+    @property
+    def used(self) -> Usage:
+        """By all attempts together."""
+        used = [attempt.used for attempt in self.attempts]
+        return Usage(
+            sum(u.prompt_tokens for u in used),
+            sum(u.completion_tokens for u in used),
+            sum(u.cached_tokens for u in used),
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +85,20 @@ class Attempt:
     counted: Usage = NOTHING
     """By what was passed on, for an engine that tells none."""
     outcome: str = "cancelled"
+    kind: str = "first"
+    """Or `retry`, `hedge`, `continuation`."""
+    trace: "AttemptTrace | None" = None
 
     @property
     def endpoint(self) -> str:
         return self.grant.candidate.endpoint
+
+    @property
+    def used(self) -> Usage:
+        """By the engine's word, else by what was passed on."""
+        return self.usage or self.counted
+
+    @property
+    def traceparent(self) -> str:
+        """W3C's, for the endpoint; empty without a trace."""
+        return self.trace.traceparent if self.trace is not None else ""

@@ -20,9 +20,11 @@ from orchestrator.batch.places import Survey, survey
 from orchestrator.batch.queue import Answered, Kind, Line, Outlook, PutBack, Waiting
 from orchestrator.batch.schedule import idle, needed
 from orchestrator.config.data_class import DataClass
+from orchestrator.gateway import metrics
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
 from orchestrator.gateway.line import LineRun, NoCaller, caller_of
+from orchestrator.gateway.observer import Observer
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.facts import Facts
@@ -51,14 +53,21 @@ class Deferred:
     """One for each gateway, over a store that those of a node share."""
 
     def __init__(
-        self, directory: Path, exchange: Exchange, intake: Intake, telemetry: Telemetry
+        self,
+        directory: Path,
+        exchange: Exchange,
+        intake: Intake,
+        observer: Observer,
+        telemetry: Telemetry,
     ) -> None:
         self.desk = Desk(directory)
         """For everything short."""
         self._back_office = Desk(directory)
         self._exchange = exchange
         self._intake = intake
+        self._observer = observer
         self._telemetry = telemetry
+        telemetry.watch(metrics.BATCH_LINES_OPEN, self._open_by_workload)
         self._owner = exchange.gateway_id
         self._open: dict[tuple[str, int, int], _Open] = {}
         self._outcomes: list[tuple[Line, Answered | PutBack]] = []
@@ -165,9 +174,10 @@ class Deferred:
             return
         opened = 0
         with_room: dict[str, int] = {}
-        if not len(self._exchange.waiting):
-            rooms = ((room.endpoint, idle(room, rules)) for room in seen.rooms)
-            with_room = {endpoint: most for endpoint, most in rooms if most}
+        for room in seen.rooms:
+            most = 0 if self._exchange.admission.queue.wanted(room.endpoint) else idle(room, rules)
+            if most:
+                with_room[room.endpoint] = most
         for place, most in with_room.items():
             if opened < waiting.ready:
                 opened += await claim(place, waiting.ready - opened, with_room, at_place=most)
@@ -193,7 +203,9 @@ class Deferred:
             desk.queue.claim, self._owner, kind, place, now_s, count, of_workload, at_place
         )
         for line in claimed:
-            run = LineRun(line, with_room, self._exchange, self._intake, relay, desk)
+            run = LineRun(
+                line, with_room, self._exchange, self._intake, relay, self._observer, desk
+            )
             self._open[line.identity] = _Open(run, asyncio.create_task(self._to_its_end(run)))
         return len(claimed)
 
@@ -207,6 +219,10 @@ class Deferred:
             excluded=ejected,
         )
         return survey(facts, self._exchange.view, self._sent(), outlook.others_sent)
+
+    def _open_by_workload(self) -> dict[tuple[str, ...], float]:
+        lines = Counter(open_.run.line.kind.workload for open_ in self._open.values())
+        return {(workload,): count for workload, count in lines.items()}
 
     def _sent(self) -> dict[str, int]:
         """Lines that are open upstream, by endpoint."""
@@ -222,6 +238,9 @@ class Deferred:
         except (sqlite3.Error, OSError) as error:
             log.error("a line of %s waits: %s", run.line.batch_id, type(error).__name__)
             outcome = PutBack(PAUSE_S)
+        said = "completed" if isinstance(outcome, Answered) and outcome.ok else "failed"
+        said = "put_back" if isinstance(outcome, PutBack) else said
+        self._telemetry.line_ended(run.line.kind.workload, said)
         self._outcomes.append((run.line, outcome))
         self.wake()
 

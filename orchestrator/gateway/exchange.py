@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from pydantic import ValidationError
@@ -15,13 +16,13 @@ from orchestrator.config.keys import KeyRing
 from orchestrator.config.load import ConfigurationError
 from orchestrator.config.spec import Key
 from orchestrator.config.store import PolicyStore
+from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.rules import Rules, in_force, load_rules
 from orchestrator.gateway.telemetry import Telemetry
-from orchestrator.gateway.waiting import WaitingRoom
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import EndpointState, Snapshot
 from orchestrator.policy.view import View
-from orchestrator.signals.report import AuditHead, GatewayReport
+from orchestrator.signals.report import AuditHead, GatewayReport, QueueReport
 
 log = logging.getLogger("orchestrator.gateway")
 
@@ -34,7 +35,7 @@ class Exchange:
     ) -> None:
         """Raises ConfigurationError: a gateway never serves without its rules."""
         self.gateway_id = uuid.uuid4().hex[:8]
-        self.waiting = WaitingRoom()
+        self.admission: Admission[Any] = Admission(0)
         self._store = PolicyStore(state)
         self._telemetry = telemetry
         self._audit_head = audit_head
@@ -53,6 +54,7 @@ class Exchange:
         self.rules = rules
         self.view = view
         self._telemetry.inflight.follow(rules.catalogue)
+        self.admission.queue.limit = rules.catalogue.configuration.gateway.max_queued_requests
 
     @property
     def catalogue(self) -> Catalogue:
@@ -64,6 +66,12 @@ class Exchange:
 
     @property
     def keys(self) -> dict[str, Key]:
+        """Of this moment: keys come and go without a new configuration, and a revoked one is
+        refused at once."""
+        try:
+            self._key_ring.refresh()
+        except Exception as error:
+            log.error("the changed keys are not taken: %s", error)
         return self._key_ring.keys
 
     @property
@@ -75,7 +83,6 @@ class Exchange:
         last snapshot stays in force and ages."""
         async with self._session() as session:
             while True:
-                self._refresh_keys()
                 try:
                     await self._once(session)
                 except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
@@ -83,8 +90,10 @@ class Exchange:
                 except ConfigurationError as error:
                     log.error("the changed configuration is not taken: %s", error)
                 except Exception:
-                    # Whatever it was: revoked keys and staleness depend on this loop going on.
+                    # Whatever it was: staleness and what waits depend on this loop going on.
                     log.exception("an exchange with the controller failed")
+                # With a new snapshot or without: what rested an endpoint may be over.
+                self.admission.stir()
                 await asyncio.sleep(self.catalogue.configuration.controller.tick_s)
 
     async def say_goodbye(self) -> None:
@@ -109,6 +118,7 @@ class Exchange:
             snapshot_version=self.snapshot.version,
             audit_head=self._audit_head(),
             endpoints=self._telemetry.report(time.monotonic()),
+            queues=self._queues(time.monotonic()),
             leaving=leaving,
         )
         url = f"{self._controller_url}/v1/exchange"
@@ -120,6 +130,13 @@ class Exchange:
             # Twice in the controller's figures at worst, when only its answer was lost.
             self._telemetry.not_taken(report.endpoints)
             raise
+
+    def _queues(self, now_s: float) -> list[QueueReport]:
+        """Those who wait, by where they would run at home."""
+        ages_s: dict[tuple[str, ...], list[float]] = {}
+        for waiter in self.admission.queue:
+            ages_s.setdefault(waiter.home, []).append(now_s - waiter.arrived_s)
+        return [QueueReport(endpoints=list(home), ages_s=ages_s[home]) for home in ages_s]
 
     async def _once(self, session: aiohttp.ClientSession) -> None:
         snapshot = Snapshot.model_validate_json(await self._post(session))
@@ -134,14 +151,6 @@ class Exchange:
             self._adopt(rules, snapshot)
             log.info("policy version %s is in force", self.catalogue.version)
         self._received_s = time.monotonic()
-        self.waiting.wake()
-
-    def _refresh_keys(self) -> None:
-        """Keys come and go without a new configuration: a revoked one is refused within a tick."""
-        try:
-            self._key_ring.refresh()
-        except Exception as error:
-            log.error("the changed keys are not taken: %s", error)
 
 
 def _before_the_first(catalogue: Catalogue) -> Snapshot:

@@ -34,6 +34,7 @@ class Intake:
         arrived. Raises ApiError for a request that no engine could serve."""
         headers = list(headers)
         request = parse(path, raw)
+        caller.check_model(request.model)
         rules, session_id = self._exchange.rules, session_id_of(dict(headers))
         read = partial(
             self._sensitivity.read,
@@ -43,6 +44,7 @@ class Intake:
             session_id,
             request.content,
         )
+        began_s = time.monotonic()
         labels = await asyncio.to_thread(read) if len(request.body) > LARGE_BYTES else read()
         return Call(
             request_id,
@@ -52,5 +54,6 @@ class Intake:
             session_id,
             request,
             send,
-            time.monotonic() if started_s is None else started_s,
+            began_s if started_s is None else started_s,
+            classified_s=time.monotonic() - began_s,
         )

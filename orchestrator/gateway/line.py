@@ -19,17 +19,22 @@ from orchestrator.batch.lines import answered
 from orchestrator.batch.places import others_than
 from orchestrator.batch.queue import Answered, Line, PutBack, Used
 from orchestrator.config.data_class import DataClass
+from orchestrator.config.spec import Scope
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
+from orchestrator.gateway.dialects import ENDPOINTS
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import LARGE_BYTES, Intake
+from orchestrator.gateway.observer import CLIENT_GONE, Observer
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.usage import Usage
 
 log = logging.getLogger("orchestrator.gateway")
 
 WORTH_ANOTHER_TRY = frozenset({408, 429, 502, 503, 504})
+JWT = "jwt:"
+"""What the ids of callers begin with that have a token and no key."""
 MAX_LOST_ANSWERS = 12
 """A line that replicas were given so often, and that none answered, is taken to be what they fail
 at. With the pauses between them that is about an hour."""
@@ -58,16 +63,24 @@ class _Collected:
             self.parts.append(message.get("body", b""))
 
 
-def caller_of(exchange: Exchange, key_id: str, workload: str) -> Caller:
-    """Raises NoCaller."""
-    key = exchange.keys.get(key_id)
-    if workload not in exchange.catalogue.workloads:
+def caller_of(exchange: Exchange, key_id: str, workload: str, scope: str = "{}") -> Caller:
+    """Whose batch it is, by the keys of this moment. A token says once who somebody is and what
+    `scope` it has, and ends within minutes; so its batches hold while its issuer speaks for the
+    workload. Raises NoCaller."""
+    catalogue = exchange.catalogue
+    if workload not in catalogue.workloads:
         raise NoCaller("workload_gone", "The workload that made the batch is no more.")
+    if key_id.startswith(JWT):
+        issuers = catalogue.configuration.gateway.jwt
+        if workload not in {rule.workload for issuer in issuers for rule in issuer.workloads}:
+            raise NoCaller("issuer_gone", "No issuer speaks for the batch's workload any more.")
+        return Caller(key_id, workload, Scope.model_validate_json(scope))
+    key = exchange.keys.get(key_id)
     if key is None or key.workload != workload:
         raise NoCaller("api_key_revoked", "The API key that made the batch is revoked.")
     if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
         raise NoCaller("api_key_expired", "The API key that made the batch has expired.")
-    return Caller(key.id, key.workload)
+    return Caller(key.id, key.workload, key.scope)
 
 
 class LineRun:
@@ -80,6 +93,7 @@ class LineRun:
         exchange: Exchange,
         intake: Intake,
         relay: Relay,
+        observer: Observer,
         desk: Desk,
     ) -> None:
         """`with_room`: the endpoints with an idle slot."""
@@ -88,13 +102,15 @@ class LineRun:
         self._exchange = exchange
         self._intake = intake
         self._relay = relay
+        self._observer = observer
         self._desk = desk
         self._call: Call | None = None
 
     @property
     def endpoint(self) -> str:
         """That it is open at, as far as it was sent."""
-        return self._call.endpoint if self._call else ""
+        attempts = self._call.attempts if self._call else ()
+        return attempts[-1].endpoint if attempts else ""
 
     async def outcome(self) -> Answered | PutBack:
         """Raises OSError when the store cannot be read."""
@@ -135,7 +151,8 @@ class LineRun:
             self._desk.files.read, line.input_file_id, line.offset, line.length
         )
         body = orjson.dumps(orjson.loads(raw)["body"])
-        caller = caller_of(self._exchange, line.key_id, line.kind.workload)
+        caller = caller_of(self._exchange, line.key_id, line.kind.workload, line.scope)
+        caller.check_endpoint(ENDPOINTS[line.endpoint].name)
         label = DataClass(line.claimed).label.encode()
         call = await self._intake.read(
             self._request_id,
@@ -155,8 +172,22 @@ class LineRun:
             kept = self._with_room if line.losses else [line.place]
             call.avoided = others_than(kept, line.kind.model, self._exchange.view)
         self._call = call
-        await self._relay.run(call)
+        await self._observed(call)
         return None
+
+    async def _observed(self, call: Call) -> None:
+        """Relayed, and told of as any request."""
+        arrival = self._observer.arrived(self._request_id, "POST", self.line.endpoint, None)
+        call.trace = arrival.trace
+        status, code = 499, CLIENT_GONE
+        try:
+            await self._relay.run(call)
+            status, code = 200, ""
+        except ApiError as error:
+            status, code = error.status, error.code
+            raise
+        finally:
+            self._observer.answered(arrival, call.caller, call, status, code)
 
     def _answered(self, status: int, raw: bytes, busy_s: float) -> Answered:
         # Read and written anew: an engine's JSON may have line ends in it.
@@ -176,5 +207,5 @@ class LineRun:
             if error.status == 429 and asked.isdigit():
                 pause_s = max(pause_s, float(asked))
             return PutBack(pause_s * random.uniform(0.5, 1), tried=True, lost=lost)
-        body = orjson.loads(error.body())
+        body = orjson.loads(ENDPOINTS[self.line.endpoint].error_body(error))
         return Answered(answered(self._request_id, self.line.custom_id, error.status, body), False)

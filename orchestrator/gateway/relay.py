@@ -1,7 +1,8 @@
 """One request: decide, send, pass on. A stream is committed at its first token.
 
 Before the first token an attempt that fails is made elsewhere, under a grant of its own. After it
-the stream goes on to its end or ends with a typed error event; text is never repeated.
+the same variant goes on elsewhere from where the stream broke off, or the stream ends with a typed
+error event; text is never repeated.
 """
 
 import asyncio
@@ -12,14 +13,15 @@ from orchestrator.config.spec import Hedge
 from orchestrator.gateway.accounting import Accounting
 from orchestrator.gateway.attempts import Attempts, Begun
 from orchestrator.gateway.call import Attempt, Call
+from orchestrator.gateway.continuation import continuation
+from orchestrator.gateway.dialects.choices_reader import ChoicesReader
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.placement import Placement
 from orchestrator.gateway.records import Records
-from orchestrator.gateway.refusals import denial, interruption
+from orchestrator.gateway.refusals import OUT_OF_TIME, interruption
 from orchestrator.gateway.retries import RetryBudget
 from orchestrator.gateway.sensitivity import Sensitivity
-from orchestrator.gateway.stream import Stream
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import UpstreamFailed, Upstreams
 
@@ -50,14 +52,10 @@ class Relay:
         budget = self._exchange.catalogue.configuration.policy.retry_budget
         self._retries.request(budget, time.monotonic())
         begun = await self._begun(call)
-        try:
-            await self._start(call, begun)
-            if begun.stream is None:
-                await self._pass_body(call, begun)
-            else:
-                await self._pass_stream(call, begun, begun.stream)
-        finally:
-            self._attempts.end(call, begun)
+        if begun.stream is None:
+            await self._pass_body(call, begun)
+        else:
+            await self._pass_stream(call, begun)
 
     def ejected(self) -> Mapping[str, str]:
         """Endpoints that are left alone now, with the reason."""
@@ -66,10 +64,8 @@ class Relay:
     async def _begun(self, call: Call) -> Begun:
         """The first attempt that begins to answer. Raises ApiError."""
         failed: dict[str, str] = {}
-        while call.attempts < self._exchange.catalogue.configuration.policy.max_attempts:
-            if failed and (self._attempts.left_s(call) <= 0 or not self._retries.spend()):
-                break
-            attempt = await self._granted(call, failed)
+        while not call.decisions or self._may_try_again(call):
+            attempt = await self._granted(call, failed, "retry" if failed else "first")
             try:
                 hedge = self._hedge(call)
                 if hedge is None:
@@ -79,15 +75,15 @@ class Relay:
                 failed[attempt.endpoint] = f"failed this request: {failure.reason}"
         raise unavailable("upstream_failed", "No replica answered. Try again shortly.")
 
-    async def _granted(self, call: Call, failed: dict[str, str]) -> Attempt:
+    async def _granted(
+        self, call: Call, failed: dict[str, str], kind: str, patient: bool = True
+    ) -> Attempt:
         """Raises ApiError."""
-        call.attempts += 1
-        left_s = self._attempts.left_s(call)
-        decision = await self._placement.decided(call, call.attempts, failed, left_s)
-        if decision.grant is None:
-            raise denial(decision, bool(failed))
+        call.decisions += 1
+        left_s = self._attempts.left_s(call) if patient else 0.0
+        grant = await self._placement.granted(call, call.decisions, failed, left_s)
         said = call.request.dialect.answer()
-        return Attempt(decision.grant, call.attempts, time.monotonic(), said)
+        return Attempt(grant, call.decisions, time.monotonic(), said, kind=kind)
 
     def _hedge(self, call: Call) -> Hedge | None:
         """For short requests alone: a long one twice would cost more than it gains."""
@@ -130,18 +126,22 @@ class Relay:
             return None
         keep_away = failed | {first.endpoint: "has this request already"}
         try:
-            return await self._granted(call, keep_away)
+            return await self._granted(call, keep_away, "hedge", patient=False)
         except ApiError:
             return None
 
     async def _pass_body(self, call: Call, begun: Begun) -> None:
-        body = begun.body
-        for start in range(0, len(body), PIECE_BYTES):
-            if self._attempts.left_s(call) <= 0:
-                raise ClientGone
-            piece = body[start : start + PIECE_BYTES]
-            more = start + PIECE_BYTES < len(body)
-            await call.send({"type": "http.response.body", "body": piece, "more_body": more})
+        try:
+            await self._start(call, begun)
+            body = begun.body
+            for start in range(0, len(body), PIECE_BYTES):
+                if self._attempts.left_s(call) <= 0:
+                    raise ClientGone
+                piece = body[start : start + PIECE_BYTES]
+                more = start + PIECE_BYTES < len(body)
+                await call.send({"type": "http.response.body", "body": piece, "more_body": more})
+        finally:
+            self._attempts.end(call, begun)
 
     async def _start(self, call: Call, begun: Begun) -> None:
         grant = begun.attempt.grant
@@ -154,6 +154,7 @@ class Relay:
             (b"x-orchestrator-zone", candidate.zone.name.encode()),
             (b"x-orchestrator-variant", candidate.variant.name.encode()),
             (b"x-orchestrator-policy-version", grant.policy_version.encode()),
+            *call.limit_headers,
         ]
         if begun.stream:
             headers.append((b"cache-control", b"no-cache"))
@@ -161,19 +162,57 @@ class Relay:
             headers.append((b"content-length", str(len(begun.body)).encode()))
         await call.send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def _pass_stream(self, call: Call, begun: Begun, stream: Stream) -> None:
-        """To its end, from wherever it comes."""
-        while not stream.done:
+    async def _pass_stream(self, call: Call, begun: Begun) -> None:
+        """To its end, by whoever goes on with it."""
+        try:
+            await self._start(call, begun)
+            done = False
+            while not done:
+                stream = begun.stream
+                assert stream is not None, "an answer goes on as it began"
+                try:
+                    piece = await stream.more()
+                    done = stream.done
+                except UpstreamFailed as failure:
+                    self._attempts.failed(begun.attempt, failure.reason)
+                    rest = await self._rest(call, begun, failure.reason)
+                    if rest is not None:
+                        self._attempts.end(call, begun)
+                        begun = rest
+                        continue
+                    piece = stream.reader.interruption(interruption(failure.reason))
+                    done = True
+                else:
+                    if done:
+                        begun.attempt.outcome = "complete"
+                        self._attempts.keep_answer(call, begun.attempt)
+                await call.send(
+                    {"type": "http.response.body", "body": piece, "more_body": not done}
+                )
+        finally:
+            self._attempts.end(call, begun)
+
+    async def _rest(self, call: Call, broken: Begun, reason: str) -> Begun | None:
+        """Of an answer that broke off, by the same variant. None where it cannot go on."""
+        assert broken.stream is not None, "only streams go on"
+        reader = broken.stream.reader
+        request = None if reason == OUT_OF_TIME else continuation(call.request, reader)
+        if request is None:
+            return None
+        assert isinstance(reader, ChoicesReader), "no other answer goes on"
+        call.variant = broken.attempt.grant.candidate.variant.name
+        failed = {broken.attempt.endpoint: f"failed this request: {reason}"}
+        while self._may_try_again(call):
             try:
-                piece = await stream.more()
+                attempt = await self._granted(call, failed, "continuation")
+                attempt.said = broken.attempt.said
+                return await self._attempts.begin(call, attempt, (request, reader))
             except UpstreamFailed as failure:
-                self._attempts.failed(begun.attempt, failure.reason)
-                piece = stream.reader.interruption(interruption(failure.reason))
-                await call.send({"type": "http.response.body", "body": piece, "more_body": False})
-                return
-            if stream.done:
-                begun.attempt.outcome = "complete"
-                self._attempts.keep_answer(call, begun.attempt)
-            await call.send(
-                {"type": "http.response.body", "body": piece, "more_body": not stream.done}
-            )
+                failed[attempt.endpoint] = f"failed this request: {failure.reason}"
+            except ApiError:
+                return None
+        return None
+
+    def _may_try_again(self, call: Call) -> bool:
+        most = self._exchange.catalogue.configuration.policy.max_attempts
+        return call.decisions < most and self._attempts.left_s(call) > 0 and self._retries.spend()

@@ -47,6 +47,11 @@ class InferenceRequest:
         extra = orjson.dumps({"model": served_name or self.model, **options})
         return self.body[:-1] + b"," + extra[1:]
 
+    def changed(self, asked: Asked, content: dict[str, Any]) -> "InferenceRequest":
+        """The same request with another body. Raises ApiError 400 for one that is nested too
+        deep."""
+        return _made(self.dialect, asked, self.model, content)
+
 
 def parse(path: str, raw: bytes) -> InferenceRequest:
     """Of one of `ENDPOINTS`. Raises ApiError 400 for a body that no engine could serve."""
@@ -61,11 +66,14 @@ def parse(path: str, raw: bytes) -> InferenceRequest:
     if not isinstance(model, str) or not model:
         raise ApiError(400, "missing_field", "Give the model's name as a string.", param="model")
     require(body, dialect.needs)
-    asked = dialect.asked(body)
-    options = dialect.engine_options(asked, body, vllm=False)
-    kept = {name: value for name, value in body.items() if name != "model" and name not in options}
+    return _made(dialect, dialect.asked(body), model, body)
+
+
+def _made(dialect: Dialect, asked: Asked, model: str, content: dict[str, Any]) -> InferenceRequest:
+    options = dialect.engine_options(asked, content, vllm=False)
+    kept = {n: value for n, value in content.items() if n != "model" and n not in options}
     try:
-        return InferenceRequest(dialect, asked, model, body, orjson.dumps(kept))
+        return InferenceRequest(dialect, asked, model, content, orjson.dumps(kept))
     except orjson.JSONEncodeError:
         raise ApiError(400, "invalid_json", "The body is nested too deep.") from None
 

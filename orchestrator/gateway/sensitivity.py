@@ -5,7 +5,6 @@ restricted.
 """
 
 import logging
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,9 +52,7 @@ class Sensitivity:
         session_id: str,
         body: dict[str, Any],
     ) -> Labels:
-        # By its own time, and not what it waited for a processor: on a busy machine an ordinary
-        # request stays one.
-        classification = classifier.classify(workload, body, clock=time.thread_time)
+        classification = classifier.classify(workload, body)
         try:
             conversation = self._ratchet.recognize(workload, session_id, body)
         except SessionsUnavailable as error:

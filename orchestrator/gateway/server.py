@@ -88,11 +88,13 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
+            cast(Gateway, self.config.app).telemetry.refused_early(status)
             code = {408: "header_timeout", 431: "headers_too_large"}[status]
             self.transport.write(_answer(ApiError(status, code, message)))
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
+        cast(Gateway, self.config.app).telemetry.refused_early(400)
         self.transport.write(_answer(ApiError(400, "invalid_http", msg)))
         self.transport.close()
 

@@ -92,7 +92,13 @@ class Upstreams:
             pool.close()
 
     async def send(
-        self, grant: Grant, path: str, body: bytes, request_id: str, timeout_s: float
+        self,
+        grant: Grant,
+        path: str,
+        body: bytes,
+        request_id: str,
+        timeout_s: float,
+        traceparent: str = "",
     ) -> Response:
         """POST to the granted endpoint and nowhere else: a redirect is an answer like any other.
 
@@ -103,6 +109,8 @@ class Upstreams:
             f"POST {target.base_path}{path} HTTP/1.1\r\nx-request-id: {request_id}\r\n"
             f"content-length: {len(body)}\r\n"
         )
+        if traceparent:
+            head += f"traceparent: {traceparent}\r\n"
         response = http1.Response(target.pool, head.encode("ascii") + target.headers, body)
         try:
             return Response(await response.start(timeout_s))

@@ -1,14 +1,14 @@
 """A vLLM engine without a model: its HTTP API, its continuous batching, its metrics.
 
 Tokens are words. The answer's n-th token is ` t<n>`, so that a reader of a stream can tell whether
-one is missing or came twice.
+one is missing or came twice; an answer that is continued goes on with the next number.
 """
 
 import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +17,14 @@ from aiohttp import web
 
 from orchestrator.simulate.engine_metrics import EngineMetrics
 from orchestrator.simulate.faults import STATUSES, Fault, FaultKind
+from orchestrator.simulate.pooling import embeddings, ranking, scores
+from orchestrator.simulate.prompts import count_tokens, first_number
+from orchestrator.simulate.shapes import Chat, Completion, Message, Response, Shape
 
 DEFAULT_MAX_TOKENS = 16
-CHAT_TEMPLATE_TOKENS = 3
-"""What a chat template adds to each message."""
+DIED = "EngineCore encountered an issue."
+
+Handler = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,19 @@ class SimulatedEngine:
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/metrics", self._metrics)
-        app.router.add_post("/tokenize", self._tokenize)
-        app.router.add_post("/v1/chat/completions", self._generate)
-        app.router.add_post("/v1/completions", self._generate)
+        for paths, answer in (
+            (("/v1/chat/completions",), self._generates(Chat)),
+            (("/v1/completions",), self._generates(Completion)),
+            (("/v1/messages",), self._generates(Message)),
+            (("/v1/responses",), self._generates(Response)),
+            (("/v1/embeddings",), self._reads(embeddings)),
+            (("/rerank", "/v1/rerank", "/v2/rerank"), self._reads(ranking)),
+            (("/score", "/v1/score"), self._reads(scores)),
+            (("/tokenize", "/v1/messages/count_tokens"), self._tokenize),
+            (("/detokenize",), self._detokenize),
+        ):
+            for path in paths:
+                app.router.add_post(path, self._answered(answer))
         return app
 
     async def _health(self, _: web.Request) -> web.Response:
@@ -89,47 +103,94 @@ class SimulatedEngine:
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self.metrics.exposition(), content_type="text/plain")
 
-    async def _tokenize(self, request: web.Request) -> web.Response:
-        try:
-            count = count_tokens(await request.json())
-        except (ValueError, KeyError, TypeError) as error:
-            return _refusal(400, f"not a request: {error}", None)
-        return web.json_response({"count": count, "max_model_len": self.spec.max_model_len})
+    async def _tokenize(self, request: web.Request, body: dict[str, Any]) -> web.Response:
+        count = count_tokens(body)
+        if request.path == "/v1/messages/count_tokens":
+            context = {"original_input_tokens": count}
+            return web.json_response({"input_tokens": count, "context_management": context})
+        answer = {
+            "count": count,
+            "max_model_len": self.spec.max_model_len,
+            "tokens": list(range(count)),
+            "token_strs": None,
+        }
+        return web.json_response(answer)
 
-    async def _generate(self, request: web.Request) -> web.StreamResponse:
-        try:
-            body = json.loads(await request.read())
-            job = self._job(request, body)
-        except Refused as refused:
-            return _refusal(refused.status, str(refused), refused.param)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return _refusal(400, f"not a request: {error}", None)
-        if self.remember:
-            self.received.append(Received(job.request_id, request.path, body))
-        fault = next((f for f in self.faults if f.meets(self._chance)), None)
-        try:
-            if fault is not None and fault.kind in STATUSES:
-                return _refusal(*STATUSES[fault.kind], None)
-            if fault is not None and fault.kind is FaultKind.HANG:
-                await asyncio.Event().wait()
+    async def _detokenize(self, _: web.Request, body: dict[str, Any]) -> web.Response:
+        return web.json_response({"prompt": "".join(f" t{int(n)}" for n in body["tokens"])})
+
+    def _answered(self, answer: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Reads a request and remembers it; refuses what it is not."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                body = json.loads(await request.read())
+                if body["model"] != self.spec.model:
+                    raise Refused(404, f"The model `{body['model']}` does not exist.", "model")
+                if self.remember:
+                    given_id = request.headers.get("x-request-id", "")
+                    self.received.append(Received(given_id, request.path, body))
+                return await answer(request, body)
+            except Refused as refused:
+                return _refusal(request, refused.status, str(refused), refused.param)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                return _refusal(request, 400, f"not a request: {error}", None)
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                self.metrics.finished("abort")
+                raise
+
+        return handle
+
+    def _generates(self, shape: type[Shape]) -> Handler:
+        async def answer(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+            job = self._job(request, body, shape)
+            fault = await self._fault()
             if fault is not None and fault.kind is FaultKind.MALFORMED and not job.stream:
                 return web.Response(text="<html>", content_type="application/json")
-            async with self._slot(job):
-                answer = self._streamed if job.stream else self._whole
-                return await answer(request, job, fault)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            self.metrics.finished("abort")
-            raise
+            async with self._slot(job.prompt_tokens, job.output_tokens):
+                answered = self._streamed if job.stream else self._whole
+                return await answered(request, job, fault)
 
-    def _job(self, request: web.Request, body: dict[str, Any]) -> "Job":
-        chat = request.path.endswith("/chat/completions")
-        if body["model"] != self.spec.model:
-            raise Refused(404, f"The model `{body['model']}` does not exist.", "model")
+        return answer
+
+    def _reads(self, made: Callable[[str, dict[str, Any], int], dict[str, Any]]) -> Handler:
+        """For what is answered without generating anything."""
+
+        async def answer(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+            prompt_tokens = count_tokens(body)
+            value = made(self._id(request), body, prompt_tokens)
+            fault = await self._fault()
+            if fault is not None and fault.kind is FaultKind.MALFORMED:
+                return web.Response(text="<html>", content_type="application/json")
+            async with self._slot(prompt_tokens, 0):
+                if await self._broken(request, fault, 0):
+                    return _refusal(request, 500, "engine core died", None)
+                self.metrics.prompt_tokens.inc(prompt_tokens)
+                self.metrics.finished("stop")
+                if fault is not None and fault.kind is FaultKind.NO_USAGE:
+                    del value["usage"]
+                return web.json_response(value)
+
+        return answer
+
+    async def _fault(self) -> Fault | None:
+        """The one that the request meets, if it lives to see it. Raises Refused."""
+        fault = next((f for f in self.faults if f.meets(self._chance)), None)
+        if fault is not None and fault.kind in STATUSES:
+            raise Refused(*STATUSES[fault.kind], None)
+        if fault is not None and fault.kind is FaultKind.HANG:
+            await asyncio.Event().wait()
+        return fault
+
+    def _id(self, request: web.Request) -> str:
+        return request.headers.get("x-request-id") or f"{self._chance.getrandbits(64):016x}"
+
+    def _job(self, request: web.Request, body: dict[str, Any], shape: type[Shape]) -> "Job":
         prompt_tokens = count_tokens(body)
         room = self.spec.max_model_len - prompt_tokens
-        asked = body.get("max_completion_tokens") or body.get("max_tokens")
-        wanted = asked or (room if chat else DEFAULT_MAX_TOKENS)
+        asked = next((body[name] for name in shape.limits if body.get(name)), None)
+        wanted = asked or (DEFAULT_MAX_TOKENS if shape is Completion else room)
         if room < 1 or (asked and asked > room):
             raise Refused(
                 400,
@@ -138,21 +199,16 @@ class SimulatedEngine:
                 f" {prompt_tokens} input tokens.",
                 "max_tokens",
             )
-        given = request.headers.get("x-request-id") or f"{self._chance.getrandbits(64):016x}"
-        stream = bool(body.get("stream"))
-        options = body.get("stream_options") or {}
         return Job(
-            request_id=f"{'chatcmpl' if chat else 'cmpl'}-{given}",
-            model=self.spec.model,
-            chat=chat,
-            stream=stream,
-            with_usage=stream and bool(options.get("include_usage")),
+            shape=shape(self.spec.model, self._id(request), body, prompt_tokens),
+            stream=bool(body.get("stream")),
             prompt_tokens=prompt_tokens,
             output_tokens=wanted if asked else min(wanted, DEFAULT_MAX_TOKENS),
+            first_number=first_number(body),
         )
 
     @asynccontextmanager
-    async def _slot(self, job: "Job") -> AsyncIterator[None]:
+    async def _slot(self, prompt_tokens: int, output_tokens: int) -> AsyncIterator[None]:
         """A place in the batch, in order of arrival."""
         started_s = time.monotonic()
         self.metrics.waiting.inc()
@@ -161,7 +217,7 @@ class SimulatedEngine:
         finally:
             self.metrics.waiting.dec()
         self.metrics.running.inc()
-        self._hold(job.prompt_tokens + job.output_tokens)
+        self._hold(prompt_tokens + output_tokens)
         try:
             await asyncio.sleep(self.spec.ttft_s)
             self.metrics.ttft_s.observe(time.monotonic() - started_s)
@@ -169,7 +225,7 @@ class SimulatedEngine:
         finally:
             self._slots.release()
             self.metrics.running.dec()
-            self._hold(-job.prompt_tokens - job.output_tokens)
+            self._hold(-prompt_tokens - output_tokens)
             self.metrics.e2e_s.observe(time.monotonic() - started_s)
 
     def _hold(self, tokens: int) -> None:
@@ -184,54 +240,47 @@ class SimulatedEngine:
                 await asyncio.sleep(self.spec.itl_s)
                 self.metrics.itl_s.observe(self.spec.itl_s)
             self.metrics.generation_tokens.inc()
-            yield f" t{number}"
+            yield f" t{job.first_number + number}"
 
     async def _whole(self, request: web.Request, job: "Job", fault: Fault | None) -> web.Response:
         text = ""
         produced = 0
         async for token in self._tokens(job):
             if await self._broken(request, fault, produced):
-                return _refusal(500, "engine core died", None)
+                return _refusal(request, 500, "engine core died", None)
             text += token
             produced += 1
         self.metrics.finished("length")
-        body = job.envelope([job.choice(text, "length")], delta=False)
-        if fault is None or fault.kind is not FaultKind.NO_USAGE:
-            body["usage"] = job.usage(produced)
-        return web.json_response(body, headers={"x-request-id": job.request_id})
+        body = job.shape.whole(text, produced)
+        if fault is not None and fault.kind is FaultKind.NO_USAGE:
+            del body["usage"]
+        return web.json_response(body, headers={"x-request-id": job.shape.id})
 
     async def _streamed(
         self, request: web.Request, job: "Job", fault: Fault | None
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-
-        async def event(value: dict[str, Any]) -> None:
-            text = json.dumps(value, separators=(",", ":"))
-            await response.write(f"data: {text}\n\n".encode())
-
-        if job.chat:
-            await event(job.envelope([job.delta({"role": "assistant", "content": ""})]))
+        for event in job.shape.opening():
+            await response.write(event)
+        text = ""
         produced = 0
         async for token in self._tokens(job):
-            if await self._broken(request, fault, produced, event):
+            if await self._broken(request, fault, produced):
+                if fault is not None and fault.kind is FaultKind.ERROR_EVENT:
+                    await response.write(job.shape.failure(DIED))
                 return response
-            last = produced == job.output_tokens - 1
-            await event(job.envelope([job.token(token, "length" if last else None)]))
+            text += token
             produced += 1
-        if job.with_usage and (fault is None or fault.kind is not FaultKind.NO_USAGE):
-            await event(job.envelope([]) | {"usage": job.usage(produced)})
-        await response.write(b"data: [DONE]\n\n")
+            for event in job.shape.token(token, produced, produced == job.output_tokens):
+                await response.write(event)
+        with_usage = fault is None or fault.kind is not FaultKind.NO_USAGE
+        for event in job.shape.closing(text, produced, with_usage):
+            await response.write(event)
         self.metrics.finished("length")
         return response
 
-    async def _broken(
-        self,
-        request: web.Request,
-        fault: Fault | None,
-        produced: int,
-        event: Callable[[dict[str, Any]], Any] | None = None,
-    ) -> bool:
+    async def _broken(self, request: web.Request, fault: Fault | None, produced: int) -> bool:
         """Lets the fault happen when its time has come; True when the answer ends here."""
         if fault is None or produced != fault.after_tokens:
             return False
@@ -241,12 +290,7 @@ class SimulatedEngine:
             assert request.transport is not None
             request.transport.close()
             return True
-        if fault.kind is FaultKind.ERROR_EVENT:
-            error = {"message": "EngineCore encountered an issue.", "type": "InternalServerError"}
-            if event is not None:
-                await event({"error": error | {"param": None, "code": 500}})
-            return True
-        return False
+        return fault.kind is FaultKind.ERROR_EVENT
 
 
 class Refused(Exception):
@@ -257,65 +301,19 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request in the engine, and the shapes of its answer."""
+    """One request in the engine."""
 
-    request_id: str
-    model: str
-    chat: bool
+    shape: Shape
     stream: bool
-    with_usage: bool
     prompt_tokens: int
     output_tokens: int
-
-    def envelope(self, choices: list[dict[str, Any]], delta: bool = True) -> dict[str, Any]:
-        kind = "text_completion"
-        if self.chat:
-            kind = "chat.completion.chunk" if delta else "chat.completion"
-        return {
-            "id": self.request_id,
-            "object": kind,
-            "created": int(time.time()),
-            "model": self.model,
-            "choices": choices,
-        }
-
-    def choice(self, text: str, reason: str | None) -> dict[str, Any]:
-        said: dict[str, Any] = {"text": text}
-        if self.chat:
-            said = {"message": {"role": "assistant", "content": text}}
-        return {"index": 0, **said, "logprobs": None, "finish_reason": reason}
-
-    def token(self, text: str, reason: str | None) -> dict[str, Any]:
-        return self.delta({"content": text}, reason) if self.chat else self.choice(text, reason)
-
-    def delta(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-
-    def usage(self, completion_tokens: int) -> dict[str, Any]:
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "total_tokens": self.prompt_tokens + completion_tokens,
-            "completion_tokens": completion_tokens,
-            "prompt_tokens_details": None,
-        }
+    first_number: int
 
 
-def count_tokens(body: dict[str, Any]) -> int:
-    """Words of the prompt, and of every message with what a chat template adds."""
-    if "messages" not in body:
-        prompt = body["prompt"]
-        return len((prompt if isinstance(prompt, str) else " ".join(map(str, prompt))).split())
-    total = 0
-    for message in body["messages"]:
-        content = message["content"] or ""  # none beside tool calls
-        if not isinstance(content, str):
-            content = " ".join(str(part.get("text", "")) for part in content)
-        total += len(content.split()) + CHAT_TEMPLATE_TOKENS
-    return total
-
-
-def _refusal(status: int, message: str, param: str | None) -> web.Response:
+def _refusal(request: web.Request, status: int, message: str, param: str | None) -> web.Response:
     """In vLLM's shape, where `code` is the status."""
     kinds = {400: "BadRequestError", 401: "Unauthorized", 404: "NotFoundError", 429: "RateLimit"}
     error = {"message": message, "type": kinds.get(status, "InternalServerError")}
+    if request.path.startswith("/v1/messages"):
+        return web.json_response({"type": "error", "error": error}, status=status)
     return web.json_response({"error": error | {"param": param, "code": status}}, status=status)

@@ -21,7 +21,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import httpx
 import orjson
 import psutil
@@ -31,12 +30,12 @@ from rich.table import Table
 
 from orchestrator.cli.checks import check
 from orchestrator.cli.stack import interrupt_on_polite_kill
-from orchestrator.config.load import Loaded, load, state_directory
+from orchestrator.config.load import load, state_directory
 from orchestrator.gateway.app import Gateway
 from orchestrator.gateway.server import listen, server
-from orchestrator.pools.ray import RayPools
 from orchestrator.stack import processes
-from orchestrator.stack.up import environment, gateway_application, up
+from orchestrator.stack.up import environment, up
+from tests.benchmarks import ingress
 from tests.benchmarks.load import Target, measure, side_by_side
 
 CONFIG = Path(__file__).parent / "clusters"
@@ -61,7 +60,8 @@ def main() -> None:
         config = shutil.copytree(CONFIG, _config(state), dirs_exist_ok=True)
         up(config, state, check, lambda step: out.print(f"{time.strftime('%X')} {step}"))
         with _beside(state):
-            asyncio.run(_deploy_ingress(load(config), state))
+            asyncio.run(ingress.deploy(load(config), state))
+            _wait(f"{FRONT}/healthz")
             report = asyncio.run(_bench((state / "keys" / "bench").read_text().strip(), options))
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -105,20 +105,6 @@ def _wait(url: str) -> None:
     raise TimeoutError(f"{url} does not answer; see logs/bench.log")
 
 
-async def _deploy_ingress(loaded: Loaded, state: Path) -> None:
-    application = gateway_application(loaded, state) | {
-        "name": "ingress",
-        "route_prefix": "/",
-        "import_path": "tests.benchmarks.ingress:build",
-        "deployments": [],
-    }
-    application["logging_config"] = {"enable_access_log": False}
-    cluster = next(c for c in loaded.configuration.clusters if c.name == "ours")
-    async with aiohttp.ClientSession() as session:
-        await RayPools(cluster, session).deploy([application])
-    await asyncio.to_thread(_wait, f"{FRONT}/healthz")
-
-
 async def _bench(api_key: str, options: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"cores": os.cpu_count()}
     path = "/pools/{}/tiny-bf16"
@@ -131,11 +117,11 @@ async def _bench(api_key: str, options: argparse.Namespace) -> dict[str, Any]:
     direct = Target("direct", INSTANT, "instant")
     bare = Target("gateway, bare uvicorn", BARE, "instant", api_key)
     served = Target("gateway, Ray Serve", ours.base_url, "instant", api_key)
-    ingress = Target("gateway, Serve ingress", FRONT, "instant", api_key)
+    behind = Target("gateway, Serve ingress", FRONT, "instant", api_key)
     for clients, requests in ((1, 1000), (32, 4000)):
         report[f"instant_{clients}_clients"] = await _compare(
             f"instant engine, {clients} clients",
-            [direct, bare, served, ingress],
+            [direct, bare, served, behind],
             clients,
             requests,
             5,

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import orjson
 from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.config import keys
 from orchestrator.config.store import PolicyStore
@@ -140,6 +141,10 @@ class World:
         async with self.session.get(f"{self.url}/metrics") as answer:
             return await answer.text()
 
+    async def series(self, name: str) -> list[dict[str, str]]:
+        """The labels of every series of a metric, `gateway` left out."""
+        return [labels for labels, _ in samples(await self.metrics(), name)]
+
     def post(self, workload: str = "open", **body: object) -> Any:
         """A chat of three tokens."""
         body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **body}
@@ -188,6 +193,16 @@ async def world(
         plain = {name: keys.create(tmp_path, name)[1] for name in ("open", "closed")}
         async with serve_gateway(tmp_path) as url, aiohttp.ClientSession() as session:
             yield World(url, home_engine, away_engine, session, plain)
+
+
+def samples(exposition: str, name: str) -> list[tuple[dict[str, str], float]]:
+    """Labels, `gateway` left out, and values of all samples of that name."""
+    return [
+        ({k: v for k, v in sample.labels.items() if k != "gateway"}, sample.value)
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+        if sample.name == name
+    ]
 
 
 def text(stream: str) -> str:

@@ -2,11 +2,13 @@
 little, or hang up."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
 
 from orchestrator.gateway import http1
 from orchestrator.gateway.http1 import ConnectionPool, HttpFailed, Origin, Response
@@ -68,7 +70,9 @@ def run(serve: Serve, test: Callable[[ConnectionPool], Awaitable[None]]) -> None
         async with asyncio.timeout(20), serving(serve) as pool:
             await test(pool)
 
-    asyncio.run(inside())
+    for loop in (uvloop.new_event_loop, asyncio.new_event_loop):
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(inside())
 
 
 WITH_LENGTH = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
@@ -208,7 +212,7 @@ def test_a_server_that_takes_the_request_and_says_nothing_times_out() -> None:
 
 
 def test_leaving_an_answer_hangs_up_at_once() -> None:
-    gone = asyncio.Event()
+    gone = threading.Event()
 
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asked(reader)
@@ -220,7 +224,9 @@ def test_leaving_an_answer_hangs_up_at_once() -> None:
         response = await Response(pool, HEAD, BODY).start(5)
         assert await response.chunk(5) == b"h"
         response.close()
-        await gone.wait()
+        await asyncio.to_thread(gone.wait, 10)
+        assert gone.is_set()
+        gone.clear()
 
     run(endless, test)
 
@@ -230,6 +236,7 @@ def test_what_is_not_read_stays_with_the_server() -> None:
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
+        sent = 0
         await asked(reader)
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")
         for _ in range(1000):

@@ -1,7 +1,6 @@
 """The simulated engine behaves as vLLM does."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -80,11 +79,9 @@ def test_what_does_not_fit_or_is_not_served_is_refused_as_vllm_does() -> None:
 
 def test_requests_past_the_batch_wait_and_the_metrics_say_so() -> None:
     async def test(http: aiohttp.ClientSession) -> None:
-        async def one() -> float:
-            started_s = time.monotonic()
+        async def one() -> None:
             async with http.post("/v1/completions", json=request) as answer:
                 await answer.read()
-            return time.monotonic() - started_s
 
         request = {"model": "m", "prompt": "a", "max_tokens": 40}
         requests = [asyncio.create_task(one()) for _ in range(5)]
@@ -92,8 +89,7 @@ def test_requests_past_the_batch_wait_and_the_metrics_say_so() -> None:
         async with http.get("/metrics") as answer:
             metrics = parse(await answer.text())
         assert (metrics.running, metrics.waiting) == (2, 3)
-        took_s = sorted(await asyncio.gather(*requests))
-        assert took_s[-1] > 2 * took_s[0]
+        await asyncio.gather(*requests)
         async with http.get("/metrics") as answer:
             exposition = await answer.text()
         assert 'vllm:generation_tokens_total{engine="0",model_name="m"} 200.0' in exposition

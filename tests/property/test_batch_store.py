@@ -97,6 +97,7 @@ class Store(RuleBasedStateMachine):
                 batch_id,
                 "w",
                 "key",
+                "{}",
                 0,
                 CHAT,
                 file_id,

@@ -135,7 +135,7 @@ class Faults(RuleBasedStateMachine):
             assert zone.name in allowed
             self.reached.append((true_class, zone.max_data_class))
             if data.draw(st.booleans()):
-                self.ejection.succeeded(grant.candidate.endpoint)
+                self.ejection.succeeded(grant.candidate.endpoint, self.now_s)
                 return
             failed[grant.candidate.endpoint] = "failed"
             self.ejection.failed(grant.candidate.endpoint, "cut", self.now_s)

@@ -14,7 +14,9 @@ from orchestrator.batch.queue import Answered, Kind, Queue
 
 NOW_S = 1000.0
 FILE = File("file-1", "w", "batch", "../f", 5, NOW_S, NOW_S + 3600, 0)
-BATCH = Batch("batch_1", "w", "key", 0, "/v1/chat/completions", "file-1", "24h", None, None, 0, 1e9)
+BATCH = Batch(
+    "batch_1", "w", "key", "{}", 0, "/v1/chat/completions", "file-1", "24h", None, None, 0, 1e9
+)
 
 
 @pytest.fixture

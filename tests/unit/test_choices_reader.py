@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import orjson
 import pytest
 
 from orchestrator.gateway import sse
@@ -219,3 +220,21 @@ def test_more_than_text_was_said(said: dict[str, Any]) -> None:
     made.read(f"data: {json.dumps({'choices': [{'index': 0, 'delta': said}]})}\n\n".encode())
     assert not made.only_text
     assert made.text == "a"
+
+
+@pytest.mark.parametrize("text", ["a", 'quoted "a"'])
+def test_text_that_comes_twice_is_no_text(text: str) -> None:
+    def token(told: int) -> bytes:
+        choice = {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None}
+        used = {"prompt_tokens": 3, "total_tokens": 3 + told, "completion_tokens": told}
+        chunk = {"id": "x", "choices": [choice], "usage": used}
+        return b"data: " + orjson.dumps(chunk) + b"\n\n"
+
+    reader = ChoicesReader(CHAT, Asked(stream=True), vllm=True)
+    for told in (1, 2, 3):
+        assert reader.read(token(told))[0] is Kind.CONTENT
+    for repeated in (3, 1):
+        with pytest.raises(UpstreamFailed, match="repeated"):
+            reader.read(token(repeated))
+    assert reader.text == 3 * text
+    assert reader.usage == Usage(3, 3, 0)

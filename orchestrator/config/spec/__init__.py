@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
+from orchestrator.config.spec.access import ClaimRule, Endpoint, JwtIssuer, Key, Limits, Scope
 from orchestrator.config.spec.base import DataClassLabel, Name, Spec
 from orchestrator.config.spec.classifier import ClassifierSpec
 from orchestrator.config.spec.models import Model, Performance, Variant
@@ -34,7 +35,6 @@ from orchestrator.config.spec.workload import (
     Budget,
     Burst,
     Hedge,
-    Key,
     PriceCeiling,
     Schedule,
     Slo,
@@ -47,14 +47,18 @@ __all__ = [
     "Batches",
     "Budget",
     "Burst",
+    "ClaimRule",
     "ClassifierSpec",
     "Cluster",
     "Configuration",
     "Controller",
     "DataClassLabel",
+    "Endpoint",
     "Gateway",
     "Hedge",
+    "JwtIssuer",
     "Key",
+    "Limits",
     "Model",
     "Name",
     "Performance",
@@ -66,6 +70,7 @@ __all__ = [
     "Profile",
     "RayLaunch",
     "Schedule",
+    "Scope",
     "Slo",
     "Spec",
     "Timeouts",

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from orchestrator.config.spec.access import JwtIssuer
 from orchestrator.config.spec.base import HttpUrl, Name, Seconds, Share, Spec
 from orchestrator.config.spec.classifier import ClassifierSpec
 
@@ -80,8 +81,17 @@ class Gateway(Spec):
     max_concurrent_requests: int = Field(
         default=2000, ge=1, description="open in one replica; what is over them is refused"
     )
+    max_queued_requests: int = Field(
+        default=1000,
+        ge=1,
+        description="waiting in one replica for endpoints that are full; over them the least "
+        "important is refused",
+    )
     timeouts: Timeouts = Field(default=Timeouts(), description="of its requests to endpoints")
     batches: Batches = Field(default=Batches(), description="files and batches")
+    jwt: list[JwtIssuer] = Field(
+        default=[], description="whose tokens are taken where an API key would be"
+    )
 
 
 class Controller(Spec):

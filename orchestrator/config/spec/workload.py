@@ -1,12 +1,13 @@
-"""Who is calling, and what that caller may have: workloads, profiles, keys."""
+"""What callers have: workloads, and what workloads and profiles are made of."""
 
-from datetime import datetime, time
+from datetime import time
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, Field
 
 from orchestrator.config.data_class import DataClass
+from orchestrator.config.spec.access import Limits
 from orchestrator.config.spec.base import (
     Certification,
     DataClassLabel,
@@ -33,6 +34,11 @@ class Slo(Spec):
 
     ttft_p95_s: Seconds = Field(description="time to first token")
     itl_p95_s: Seconds | None = Field(default=None, description="inter-token latency")
+    deadline_s: Seconds | None = Field(
+        default=None,
+        description="a request whose first token cannot come by then is refused, at once where "
+        "that is foreseen; none: the gateway's timeouts.first_token_s",
+    )
 
 
 class Budget(Spec):
@@ -98,7 +104,9 @@ class WhenInfeasible(Spec):
         default=None, description="a smaller variant, down to this quality"
     )
     queue_s: Annotated[float, Field(ge=0)] = Field(
-        default=0, description="wait for a replica for so long; 0: refuse at once"
+        default=0,
+        description="wait for a replica where none is ready, for so long; 0: refuse at once. "
+        "(Where all are busy, it waits until slo.deadline_s.)",
     )
 
 
@@ -166,24 +174,17 @@ class Workload(Spec):
     budget: Budget | None = Field(default=None, description="none: no limit but the ceiling")
     burst: Burst | None = Field(default=None, description="none: it never leaves its home pools")
     priority: int = Field(
-        default=50, ge=0, le=100, description="who waits, goes by this; high first"
+        default=50,
+        ge=0,
+        le=100,
+        description="who waits, goes by this; high first, strictly: nobody goes while somebody "
+        "above waits for the same. Among equals, the workload that has had the fewest tokens",
+    )
+    limits: Limits = Field(
+        default=Limits(), description="of all its callers together; a key may have its own besides"
     )
     hedge: Hedge | None = Field(default=None, description="none: one attempt at a time")
     when_infeasible: WhenInfeasible = Field(
         default=WhenInfeasible(), description="none: refuse at once"
     )
     batch: Batch = Field(default=Batch(), description="its lines in `/v1/batches`")
-
-
-class Key(Spec):
-    """An API key. Only the hash of its secret is stored."""
-
-    id: Annotated[str, Field(pattern=r"^[a-z0-9]{8}$")] = Field(
-        description="its public part, for lists and logs"
-    )
-    workload: Name = Field(description="that it speaks for")
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
-        description="of the whole key, in hexadecimal"
-    )
-    created_at: datetime = Field(description="with its time zone")
-    expires_at: AwareDatetime | None = Field(default=None, description="none: never")

@@ -11,15 +11,18 @@ from orchestrator.gateway.dialects.dialect import Asked, Reader
 from orchestrator.gateway.dialects.token import USAGE, Shape, Token
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.sse import Kind, fields, json_object, typed
+from orchestrator.gateway.upstream import UpstreamFailed
 from orchestrator.gateway.usage import Usage
 
 _AFTER = rb',"logprobs":null,"finish_reason":null(?:,"[a-z_]+":null)*\}\]' + USAGE + rb"\}\n\n"
+_ABOUT = ("id", "object", "created", "model")
 CHAT = Shape(b'"delta":{"content":"', re.compile(rb'"\}' + _AFTER))
 COMPLETION = Shape(b'"text":"', re.compile(rb'"' + _AFTER))
 
 
 class ChoicesReader(Reader):
     def __init__(self, shape: Shape, asked: Asked, vllm: bool) -> None:
+        self.shape, self.asked, self.vllm = shape, asked, vllm
         self._choices = asked.choices
         self._choices_of_a_prompt = asked.choices // asked.prompts
         self._shows_last = asked.wants_usage
@@ -32,9 +35,11 @@ class ChoicesReader(Reader):
         """By choice, which vLLM counts apart until the end."""
         self._newest = b""
         """An event with usage that was not parsed."""
+        self._last_told = 0
+        """Tokens of the one choice, as told with its newest text."""
         self._total: Usage | None = None
         self._ended: set[int] = set()
-        self._about: dict[str, Any] = {}
+        self.about: dict[str, Any] = {}
         """What every chunk says of the answer."""
         self.only_text = True
         """Whether all that was said is the text of one choice."""
@@ -47,6 +52,16 @@ class ChoicesReader(Reader):
     @property
     def counted(self) -> Usage:
         return Usage(0, self._content_events, 0)
+
+    @property
+    def used(self) -> Usage:
+        """By the whole answer so far, as its client may be told."""
+        return self.usage or self.counted
+
+    @property
+    def tokens(self) -> int:
+        """Of the answer so far."""
+        return self.used.completion_tokens
 
     @property
     def usage(self) -> Usage | None:
@@ -69,6 +84,9 @@ class ChoicesReader(Reader):
         if found is None:
             return self._read(event)
         text, after = found
+        told = after["told"]
+        if told:
+            self._go_on(int(told))
         self._content_events += 1
         self._text.write(text)
         cut = after.start("usage")
@@ -82,11 +100,10 @@ class ChoicesReader(Reader):
         end = b"data: [DONE]\n\n"
         if not self._shows_last or self._total is not None:
             return end
-        used = self.usage
-        chunk = self._about | {
+        chunk = self.about | {
             "choices": [],
-            "usage": usage.write(used or Usage(0, self._content_events, 0)),
-            "usage_source": "engine" if used else "counted",
+            "usage": usage.write(self.used),
+            "usage_source": "engine" if self.usage else "counted",
         }
         return b"data: " + orjson.dumps(chunk) + b"\n\n" + end
 
@@ -105,10 +122,12 @@ class ChoicesReader(Reader):
         if chunk.get("error"):
             return Kind.ERROR, b""
         choices = [typed(choice, dict) for choice in typed(chunk.get("choices"), list)]
-        kind = self._take_choices(choices)
-        if self.finished and not self._about:
-            self._about = {k: v for k, v in chunk.items() if k not in ("choices", "usage")}
         told = chunk.get("usage")
+        if choices and _text(choices[0]) and (used := usage.read(told)) is not None:
+            self._go_on(used.completion_tokens)
+        kind = self._take_choices(choices)
+        if not self.about:
+            self.about = {name: chunk[name] for name in _ABOUT if name in chunk}
         passed_on = b"data: " + data + b"\n\n"
         if choices:
             if told is not None:
@@ -131,11 +150,18 @@ class ChoicesReader(Reader):
             passed_on = b"data: " + orjson.dumps(chunk) + b"\n\n"
         return kind, passed_on
 
+    def _go_on(self, told: int) -> None:
+        """Text that comes with no new token came before."""
+        if self._choices == 1:
+            if told <= self._last_told:
+                raise UpstreamFailed("repeated")
+            self._last_told = told
+
     def _take_choices(self, choices: list[dict[str, Any]]) -> Kind:
         kind = Kind.PREAMBLE
         for choice in choices:
             said = typed(choice.get("delta"), dict)
-            text = said.get("content") or choice.get("text")
+            text = _text(choice)
             others = any(v for k, v in said.items() if k not in ("role", "content"))
             if choice.get("finish_reason"):
                 self._ended.add(_number(choice))
@@ -152,6 +178,10 @@ class ChoicesReader(Reader):
         told = usage.read(raw)
         if told is not None and number < self._choices:
             self._told[number] = told
+
+
+def _text(choice: dict[str, Any]) -> Any:
+    return typed(choice.get("delta"), dict).get("content") or choice.get("text")
 
 
 def _number(choice: dict[str, Any]) -> int:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 USAGE = (
-    rb'(?P<usage>,"usage":(?:null|\{"prompt_tokens":\d+,"total_tokens":\d+,"completion_tokens":\d+'
+    rb'(?P<usage>,"usage":(?:null|\{"prompt_tokens":\d+,"total_tokens":\d+,"completion_tokens":(?P<told>\d+)'
     rb'(?:,"[a-z_]+":(?:null|\{(?:"[a-z_]+":(?:null|\d+),?)*\}))*\}))?'
 )
 """The last field of a vLLM chunk, where usage is told throughout."""
@@ -25,11 +25,11 @@ class Shape:
 
 
 class Token:
-    __slots__ = ("_after", "_before", "_marker", "_start")
+    __slots__ = ("_after", "_marker", "_start", "before")
 
     def __init__(self, shape: Shape) -> None:
         self._marker, self._after = shape.marker, shape.after
-        self._before = b""
+        self.before = b""
         """All bytes before the text; empty until a token was learned."""
         self._start = 0
 
@@ -38,12 +38,12 @@ class Token:
         # Within a JSON string quotes are escaped: the marker can only be fields.
         start = event.find(self._marker) + len(self._marker)
         if start >= len(self._marker):
-            self._before, self._start = event[:start], start
+            self.before, self._start = event[:start], start
 
     def match(self, event: bytes) -> tuple[str, re.Match[bytes]] | None:
         """The text, and the match of what follows it. None for what is to be read as JSON."""
         start = self._start
-        if not start or not event.startswith(self._before):
+        if not start or not event.startswith(self.before):
             return None
         end = event.find(b'"', start)
         try:

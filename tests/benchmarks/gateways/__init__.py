@@ -1,0 +1,1 @@
+"""`python -m tests.benchmarks.gateways`: what our gateway costs beside others, in one run."""
