@@ -227,24 +227,21 @@ class Batches:
         with self._database.writing() as db:
             begun = db.execute(
                 "UPDATE batches SET status = 'in_progress', in_progress_at_s = ?, owner = NULL "
-                "WHERE id = ? AND status = 'validating' AND owner = ?",
+                "WHERE id = ? AND status = 'validating' AND owner = ? RETURNING claimed",
                 (now_s, batch_id, owner),
-            ).rowcount
-            if not begun:
+            ).fetchone()
+            if begun is None:
                 return
+            (claimed,) = begun
             total = db.executemany(
-                "INSERT INTO lines (batch_id, number, offset, length, custom_id, model) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO lines "
+                "(batch_id, number, offset, length, custom_id, model, data_class) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
-                    (batch_id, line.number, line.offset, line.length, line.custom_id, line.model)
-                    for line in lines
+                    (batch_id, x.number, x.offset, x.length, x.custom_id, x.model, claimed)
+                    for x in lines
                 ),
             ).rowcount
-            db.execute(
-                "UPDATE lines SET data_class = (SELECT claimed FROM batches WHERE id = batch_id) "
-                "WHERE batch_id = ?",
-                (batch_id,),
-            )
             db.execute("UPDATE batches SET total = ? WHERE id = ?", (total, batch_id))
 
     def results(self, batch: Batch) -> Iterator[tuple[bool, bytes]]:
@@ -285,6 +282,7 @@ class Batches:
                 (now_s, output and output.id, error and error.id, batch_id, owner),
             ).rowcount
             if done:
+                db.execute("DELETE FROM kinds WHERE batch_id = ?", (batch_id,))
                 db.executemany(INSERT, [values(file) for file in (output, error) if file])
 
     def forget(self, now_s: float, retention_s: float) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 BUSY_S = 30.0
 """How long a statement waits for another process that writes."""
 
+# Lines are counted as they change: a look at them would take longer the more there are.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -74,10 +75,29 @@ CREATE TABLE IF NOT EXISTS lines (
     result BLOB,
     PRIMARY KEY (batch_id, number)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS lines_left
-    ON lines (batch_id, model, data_class, state, number, not_before_s)
-    WHERE state IN ('pending', 'open');
+CREATE INDEX IF NOT EXISTS lines_pending
+    ON lines (batch_id, model, data_class, number, not_before_s) WHERE state = 'pending';
 CREATE INDEX IF NOT EXISTS lines_open ON lines (place, owner) WHERE state = 'open';
+CREATE TABLE IF NOT EXISTS kinds (
+    batch_id TEXT NOT NULL,
+    model TEXT NOT NULL,
+    data_class INTEGER NOT NULL,
+    pending INTEGER NOT NULL,
+    open INTEGER NOT NULL,
+    PRIMARY KEY (batch_id, model, data_class)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS a_line_comes AFTER INSERT ON lines BEGIN
+    INSERT INTO kinds VALUES (new.batch_id, new.model, new.data_class, 1, 0)
+        ON CONFLICT DO UPDATE SET pending = pending + 1;
+END;
+CREATE TRIGGER IF NOT EXISTS a_line_changes AFTER UPDATE OF state, data_class ON lines
+WHEN old.state != new.state OR old.data_class != new.data_class BEGIN
+    UPDATE kinds SET pending = pending - (old.state = 'pending'), open = open - (old.state = 'open')
+        WHERE batch_id = old.batch_id AND model = old.model AND data_class = old.data_class;
+    INSERT INTO kinds VALUES (
+        new.batch_id, new.model, new.data_class, new.state = 'pending', new.state = 'open'
+    ) ON CONFLICT DO UPDATE SET pending = pending + excluded.pending, open = open + excluded.open;
+END;
 CREATE TABLE IF NOT EXISTS owners (
     id TEXT PRIMARY KEY,
     seen_s REAL NOT NULL,

@@ -33,8 +33,8 @@ class Kind:
 class Waiting:
     """What is left of one kind."""
 
-    ready: int
-    """Lines that may be opened now."""
+    pending: int
+    """Lines that wait, some of them for the time of their next try."""
     open: int
     works: tuple[Work, ...]
     """By batch."""
@@ -146,7 +146,7 @@ class Queue:
                 (owner,),
             )
 
-    def look(self, owner: str, now_s: float) -> Outlook:
+    def look(self, owner: str) -> Outlook:
         with self._database.reading() as db:
             going_on = db.execute(
                 "SELECT id, key_id, workload, status FROM batches WHERE status IN "
@@ -155,14 +155,11 @@ class Queue:
             if not going_on:
                 return Outlook((), False, {}, frozenset(), {})
             left = db.execute(
-                "SELECT b.workload, l.model, l.data_class, b.expires_at_s, "
-                "(b.busy_s + ?) / (b.completed + b.failed + ?) AS line_s, count(*) AS left, "
-                "sum(l.state = 'open') AS open, "
-                "sum(l.state = 'pending' AND l.not_before_s <= ?) AS ready "
-                "FROM batches b JOIN lines l ON l.batch_id = b.id "
-                "WHERE b.status = 'in_progress' AND l.state IN ('pending', 'open') "
-                "GROUP BY b.id, l.model, l.data_class",
-                (PRIOR_LINE_S * PRIOR_LINES, PRIOR_LINES, now_s),
+                "SELECT b.workload, k.model, k.data_class, k.pending, k.open, b.expires_at_s, "
+                "(b.busy_s + ?) / (b.completed + b.failed + ?) AS line_s "
+                "FROM batches b JOIN kinds k ON k.batch_id = b.id "
+                "WHERE b.status = 'in_progress' AND k.pending + k.open > 0",
+                (PRIOR_LINE_S * PRIOR_LINES, PRIOR_LINES),
             ).fetchall()
             own = db.execute(
                 "SELECT batch_id, number, claim FROM lines WHERE state = 'open' AND owner = ?",
@@ -173,9 +170,11 @@ class Queue:
         for row in left:
             kind = Kind(row["workload"], row["model"], row["data_class"])
             before = waiting.get(kind, Waiting(0, 0, ()))
-            work = Work(row["left"], row["expires_at_s"], row["line_s"])
+            left = row["pending"] + row["open"]
             waiting[kind] = Waiting(
-                before.ready + row["ready"], before.open + row["open"], (*before.works, work)
+                before.pending + row["pending"],
+                before.open + row["open"],
+                (*before.works, Work(left, row["expires_at_s"], row["line_s"])),
             )
         sent: dict[str, int] = {}
         for row in others:

@@ -126,7 +126,7 @@ class Deferred:
         now_s = time.time()
         desk = self.desk
         self._tidy(now_s)
-        outlook = await desk.do(desk.queue.look, self._owner, now_s)
+        outlook = await desk.do(desk.queue.look, self._owner)
         await self._stop_lost(outlook, now_s)
         if not outlook.batches and not outlook.jobs:
             return AT_REST_S
@@ -138,7 +138,7 @@ class Deferred:
         if outlook.jobs and (self._job is None or self._job.done()):
             self._job = asyncio.create_task(self._do_jobs())
         for kind, waiting in sorted(outlook.waiting.items(), key=_first_deadline):
-            if waiting.ready:
+            if waiting.pending:
                 await self._open_lines(relay, kind, waiting, outlook, now_s)
         return AT_WORK_S
 
@@ -170,7 +170,7 @@ class Deferred:
         seen = self._survey(kind, outlook, relay.ejected())
         claim = partial(self._claim, relay, kind, now_s=now_s, of_workload=rules.max_concurrency)
         if seen.denied in FOR_GOOD:
-            await claim("", waiting.ready, ())
+            await claim("", waiting.pending, ())
             return
         opened = 0
         with_room: dict[str, int] = {}
@@ -179,8 +179,8 @@ class Deferred:
             if most:
                 with_room[room.endpoint] = most
         for place, most in with_room.items():
-            if opened < waiting.ready:
-                opened += await claim(place, waiting.ready - opened, with_room, at_place=most)
+            if opened < waiting.pending:
+                opened += await claim(place, waiting.pending - opened, with_room, at_place=most)
         concurrency = min(rules.max_concurrency, max(seen.slots, 1.0))
         due = needed(waiting.works, concurrency, now_s) - waiting.open - opened
         if due > 0:

@@ -118,15 +118,20 @@ class Store(RuleBasedStateMachine):
         owner = self.owners[number]
         owner.queue.beat(owner.name, {}, self.now_s)
 
-    @rule(number=owner, count=st.integers(1, 5), most=st.integers(1, 5))
-    def an_owner_claims(self, number: int, count: int, most: int) -> None:
+    @rule(
+        number=owner,
+        count=st.integers(1, 5),
+        most=st.integers(1, 5),
+        data_class=st.sampled_from((0, 0, 1)),
+    )
+    def an_owner_claims(self, number: int, count: int, most: int, data_class: int) -> None:
         owner = self.owners[number]
         owner.queue.beat(owner.name, {}, self.now_s)
         claimed = owner.queue.claim(
-            owner.name, Kind("w", "m", 0), "p/v", self.now_s, count, 10, most
+            owner.name, Kind("w", "m", data_class), "p/v", self.now_s, count, 10, most
         )
         assert len(claimed) <= count
-        open_now = owner.queue.look(owner.name, self.now_s).waiting.values()
+        open_now = owner.queue.look(owner.name).waiting.values()
         assert not claimed or sum(waiting.open for waiting in open_now) <= most
         owner.held += claimed
 
@@ -150,12 +155,16 @@ class Store(RuleBasedStateMachine):
         self.accepted[request_id] += owner.queue.record([(line, answer)], self.now_s)
 
     @precondition(lambda self: any(owner.held for owner in self.owners))
-    @rule(data=st.data(), after_s=st.sampled_from((0.0, 5.0)))
-    def a_claim_is_put_back(self, data: st.DataObject, after_s: float) -> None:
+    @rule(
+        data=st.data(), after_s=st.sampled_from((0.0, 5.0)), data_class=st.sampled_from((None, 1))
+    )
+    def a_claim_is_put_back(
+        self, data: st.DataObject, after_s: float, data_class: int | None
+    ) -> None:
         owner = data.draw(st.sampled_from([o for o in self.owners if o.held]))
         line = data.draw(st.sampled_from(owner.held))
         owner.held.remove(line)
-        owner.queue.record([(line, PutBack(after_s, tried=True))], self.now_s)
+        owner.queue.record([(line, PutBack(after_s, data_class, tried=True))], self.now_s)
 
     @rule(number=owner)
     def an_owner_loses_track(self, number: int) -> None:
@@ -216,6 +225,18 @@ class Store(RuleBasedStateMachine):
     @invariant()
     def no_line_is_answered_twice(self) -> None:
         assert all(count <= 1 for count in self.accepted.values())
+
+    @invariant()
+    def lines_are_counted_as_they_are(self) -> None:
+        with self.databases[0].reading() as db:
+            counted = db.execute(
+                "SELECT batch_id, model, data_class, pending, open FROM kinds WHERE pending + open"
+            ).fetchall()
+            there = db.execute(
+                "SELECT batch_id, model, data_class, sum(state = 'pending'), sum(state = 'open') "
+                "FROM lines WHERE state IN ('pending', 'open') GROUP BY 1, 2, 3"
+            ).fetchall()
+        assert sorted(map(tuple, counted)) == sorted(map(tuple, there))
 
     @invariant()
     def what_is_over_has_every_line_once(self) -> None:
