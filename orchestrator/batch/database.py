@@ -1,5 +1,6 @@
 """The database of files, batches and lines, shared by all gateways of a node."""
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -146,21 +147,31 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # SQLite gives the files beside it the same permissions.
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-            connection = sqlite3.connect(
-                self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            try:
-                connection.row_factory = sqlite3.Row
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=FULL")
-                # Content that was deleted is not to be found in free pages.
-                connection.execute("PRAGMA secure_delete=ON")
-                connection.executescript(SCHEMA)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
+            self._connection = _connect(self._path)
         return self._connection
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        # Two that make it what it is at once would find it locked, and not wait.
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        # SQLite gives the files beside it the same permissions.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        connection = sqlite3.connect(
+            path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            # Content that was deleted is not to be found in free pages.
+            connection.execute("PRAGMA secure_delete=ON")
+            connection.executescript(SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    finally:
+        os.close(directory)
