@@ -12,6 +12,8 @@ import openai
 import pytest
 from openai.types import Batch
 
+from orchestrator.config import keys
+from orchestrator.config.spec import Scope
 from tests.integration.engines import World, world
 
 CHAT = "/v1/chat/completions"
@@ -224,6 +226,27 @@ def test_another_workload_finds_nothing(tmp_path: Path) -> None:
             )
         with pytest.raises(openai.AuthenticationError):
             openai.OpenAI(base_url=f"{w.url}/v1", api_key="sk-no").files.list()
+
+    run(tmp_path, test)
+
+
+def test_a_key_does_with_batches_what_its_scope_allows_and_no_more(tmp_path: Path) -> None:
+    def test(w: World) -> None:
+        for name, scope in (
+            ("chat", Scope(endpoints=["chat"])),
+            ("files", Scope(endpoints=["files", "batches"])),
+            ("model", Scope(endpoints=["files", "batches", "chat"], models=["other"])),
+        ):
+            w.keys[name] = keys.create(tmp_path, "open", scope=scope)[1]
+        time.sleep(0.5)
+        with pytest.raises(openai.PermissionDeniedError):
+            upload(client(w, "chat"), jsonl(line("a")))
+        with pytest.raises(openai.PermissionDeniedError):
+            create(client(w, "files"), jsonl(line("a")))
+        c = client(w, "model")
+        failed = content(c, wait(c, create(c, jsonl(line("a"))).id).error_file_id)
+        assert failed["a"]["response"]["body"]["error"]["code"] == "outside_scope"
+        assert not w.home.received + w.away.received
 
     run(tmp_path, test)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,28 @@ def test_two_gateways_share_a_batch_and_its_slots(tmp_path: Path) -> None:
         assert max(home.most, away.most) <= 3
 
     run(tmp_path, test, Engine(takes_s=0.05), Engine(takes_s=0.05))
+
+
+def test_a_gateway_that_stops_hands_its_lines_over(tmp_path: Path) -> None:
+    async def test(w: World, home: Engine, away: Engine) -> None:
+        async with serve_gateway(tmp_path) as url:
+            other = replace(w, url=url)
+            batch_id = await made(other, *(line(f"l{n}", "hold on") for n in range(6)))
+            await until(lambda: home.open + away.open == 6)
+        await until(lambda: len(home.said + away.said) > 6 and home.open + away.open == 6)
+        home.go_on.set()
+        away.go_on.set()
+        batch = await over(w, batch_id)
+        assert batch.status == "completed"
+        assert set(await results(w, batch.output_file_id)) == {f"l{n}" for n in range(6)}
+
+    run(tmp_path, test)
+    deciding = {
+        chain.parent.name
+        for chain in (tmp_path / "audit").glob("*/*.jsonl")
+        if '"request_id":"batch_' in chain.read_text()
+    }
+    assert len(deciding) == 2
 
 
 def configure(directory: Path, home: str, away: str) -> None:
