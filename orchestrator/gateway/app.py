@@ -29,6 +29,7 @@ from orchestrator.gateway.observer import CLIENT_GONE, Arrival, Observer
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.replicas import PUBLISH_S, Replicas
+from orchestrator.gateway.safe_log import loop_exception, without_text
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Upstreams
@@ -95,6 +96,7 @@ class Gateway:
         """Opens the ledger and runs the exchange with the controller until the server stops."""
         async with AsyncExitStack() as running:
             await receive()
+            asyncio.get_running_loop().set_exception_handler(loop_exception)
             running.callback(self._ratchet.close)
             running.enter_context(self._ledger)
             running.enter_context(self._audit)
@@ -155,9 +157,9 @@ class Gateway:
             await self._error(error, path, send, request_id, caller)
         except ClientGone:
             pass
-        except Exception:
-            # What went wrong is for the log; the client learns only that it was us.
-            log.exception("request %s failed", request_id)
+        except Exception as error:
+            # Where it went wrong is for the log; the client learns only that it was us.
+            log.error("request %s failed: %s", request_id, without_text(error))
             status, code = 500, "internal_error"
             if call is not None and call.status:
                 raise

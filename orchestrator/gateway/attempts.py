@@ -142,7 +142,8 @@ class Attempts:
             raise missing
         if status not in CLIENT_MISTAKES:
             raise UpstreamFailed(f"status_{status}")
-        raise ApiError(status, "invalid_request", engine_message(body))
+        withheld = self._upstreams.withheld(begun.attempt.grant.candidate)
+        raise ApiError(status, "invalid_request", engine_message(body, withheld))
 
     def _read(self, call: Call, attempt: Attempt, body: bytes) -> None:
         try:
@@ -151,6 +152,9 @@ class Attempts:
             raise UpstreamFailed("malformed") from None
         if not isinstance(answer, dict):
             raise UpstreamFailed("malformed")
+        if answer.get("error") or answer.get("object") == "error":
+            # Its words are not for the client, whatever its status.
+            raise UpstreamFailed("engine_error")
         attempt.usage = call.request.dialect.usage(answer)
         if call.answer_is_kept:
             attempt.said.take(answer)

@@ -18,6 +18,7 @@ from orchestrator.config.spec import Key
 from orchestrator.config.store import PolicyStore
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.rules import Rules, in_force, load_rules
+from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import EndpointState, Snapshot
@@ -36,6 +37,8 @@ class Exchange:
         """Raises ConfigurationError: a gateway never serves without its rules."""
         self.gateway_id = uuid.uuid4().hex[:8]
         self.admission: Admission[Any] = Admission(0)
+        self.on_snapshot: Callable[[], None] = lambda: None
+        """Called when there is a new one."""
         self._store = PolicyStore(state)
         self._telemetry = telemetry
         self._audit_head = audit_head
@@ -89,9 +92,9 @@ class Exchange:
                     log.warning("no snapshot from the controller: %s", type(error).__name__)
                 except ConfigurationError as error:
                     log.error("the changed configuration is not taken: %s", error)
-                except Exception:
+                except Exception as error:
                     # Whatever it was: staleness and what waits depend on this loop going on.
-                    log.exception("an exchange with the controller failed")
+                    log.error("an exchange with the controller failed: %s", without_text(error))
                 # With a new snapshot or without: what rested an endpoint may be over.
                 self.admission.stir()
                 await asyncio.sleep(self.catalogue.configuration.controller.tick_s)
@@ -151,6 +154,7 @@ class Exchange:
             self._adopt(rules, snapshot)
             log.info("policy version %s is in force", self.catalogue.version)
         self._received_s = time.monotonic()
+        self.on_snapshot()
 
 
 def _before_the_first(catalogue: Catalogue) -> Snapshot:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from orchestrator.config.spec import Workload
@@ -18,6 +18,7 @@ from orchestrator.gateway.records import Records
 from orchestrator.gateway.refusals import deadline_unreachable, denial, queue_full
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
+from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.decide import Decision, decide
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.grant import Grant
@@ -68,20 +69,25 @@ class Placement:
         call.answer_is_kept = self._sensitivity.remember(call.labels, own)
 
     async def granted(
-        self, call: Call, number: int, failed: dict[str, str], left_s: float
+        self,
+        call: Call,
+        number: int,
+        failed: dict[str, str],
+        left_s: float,
+        spare: bool = False,
     ) -> Grant:
         """Where an attempt may go, on record. Where nothing has room at first, what the workload
         says to that: a smaller variant, or patience. `failed`: endpoints that failed this request,
-        with the reason; `left_s`: of the time that it has, 0 for one that is no loss: it does not
-        wait, and overtakes nobody. Raises ApiError."""
+        with the reason; `left_s`: of the time that it may wait; `spare`: it is no loss, so that it
+        does not wait and overtakes nobody. Raises ApiError."""
         asked_s = time.monotonic()
         self._keep_up(call)
         found = self._decide(call, failed)
         queue, workload = self._admission.queue, self._workload(call)
-        if left_s <= 0:
+        if spare:
             if found.decision.grant is None or self._admission.busy:
                 raise unavailable("no_capacity", "No replica has room to spare.")
-        elif found.decision.grant is None or self._admission.busy:
+        elif left_s > 0 and (found.decision.grant is None or self._admission.busy):
             if self._until_s(call, failed, found.decision) > asked_s:
                 found = await self._wait(call, number, failed, found, asked_s + left_s)
                 call.queued_s = time.monotonic() - asked_s
@@ -218,6 +224,12 @@ class Placement:
         self._telemetry.shed(workload.name, workload.priority, error.code)
         return error
 
+    def could_go_on(self, call: Call, broken: Candidate) -> bool:
+        """Whether the rest of an answer would find a place elsewhere."""
+        facts = self._facts(call, {broken.endpoint: "will be lost"}, smaller_variant=True)
+        facts = replace(facts, variant=broken.variant.name)
+        return decide(facts, self._exchange.view).grant is not None
+
     def opened(self, attempt: Attempt) -> None:
         self._ejection.opened(attempt.endpoint, attempt.started_s)
 
@@ -268,15 +280,18 @@ class Placement:
         return found
 
     def _decide_for(self, call: Call, failed: dict[str, str], smaller_variant: bool) -> Found:
-        """Ejected endpoints are left alone while there are others, be they full: the last one is
-        tried again."""
+        """Ejected endpoints, and those that failed the request, are left alone while there are
+        others, be they full: the last one is tried again, if one replica is not all that it is."""
         view = self._exchange.view
         ejected = self.ejected()
         facts = self._facts(call, {**ejected, **failed}, smaller_variant)
         decision = decide(facts, view)
-        if ejected and decision.grant is None and decision.denied != "saturated":
-            facts = self._facts(call, failed, smaller_variant)
-            decision = decide(facts, view)
+        if decision.grant is None and decision.denied != "saturated" and (ejected or failed):
+            # One replica of several may be lost, and the others do well.
+            lost = {e: why for e, why in failed.items() if view.replicas(e) < 2}
+            if ejected or lost != failed:
+                facts = self._facts(call, lost, smaller_variant)
+                decision = decide(facts, view)
         return Found(facts, decision, view)
 
     def _facts(self, call: Call, excluded: dict[str, str], smaller_variant: bool) -> Facts:

@@ -1,5 +1,8 @@
 """What a client is told when its request gets no answer, or no whole one."""
 
+import re
+from collections.abc import Iterable
+
 import orjson
 
 from orchestrator.gateway.errors import ApiError, unavailable
@@ -89,13 +92,33 @@ def interruption(reason: str) -> ApiError:
     )
 
 
-def engine_message(body: bytes) -> str:
-    """The engine's sentence about the client's own request, without anything around it."""
+_NOT_FOR_CLIENTS = re.compile(
+    r"[a-z][a-z0-9+.-]*://\S+"  # addresses
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?"
+    r"|\b[\w-]+(?:\.[\w-]+)*:\d{2,5}\b"
+    r"|(?<![\w.])/[\w.-]+/\S*"  # files
+    r"|\b(?:bearer|basic)\s+\S+"  # credentials
+    r"|\b(?=\w*[a-z-])(?=[\w-]*\d)[\w+/=-]{20,}",
+    re.IGNORECASE,
+)
+_MESSAGE_CHARACTERS = 2000
+
+
+def engine_message(body: bytes, withheld: Iterable[str] = ()) -> str:
+    """The engine's sentence about the client's own request, without anything around it, and
+    without what looks like an address, a file or a credential, `withheld` among them."""
     try:
         message = orjson.loads(body)["error"]["message"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
+        message = None
+    if not isinstance(message, str) or "Traceback" in message:
         return "The engine refused the request as invalid."
-    return str(message)[:2000]
+    # A word that is cut may be one that nobody would know again.
+    words = message[: 2 * _MESSAGE_CHARACTERS + 1].split()
+    message = " ".join(words[:-1] if len(message) > 2 * _MESSAGE_CHARACTERS else words)
+    for secret in withheld:
+        message = message.replace(secret, "…")
+    return _NOT_FOR_CLIENTS.sub("…", message)[:_MESSAGE_CHARACTERS]
 
 
 def not_offered(status: int, body: bytes) -> ApiError | None:

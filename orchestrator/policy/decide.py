@@ -99,7 +99,8 @@ def decide(facts: Facts, view: View) -> Decision:
         return Decision(None, data_class, catalogue.version, question)
 
     suits = _suits(question)
-    passes = suits & saturated.feasible(question)
+    room = saturated.feasible(question)
+    passes = suits if room is None else suits & room
     total = _total(question, catalogue.weights)
     total[~passes] = NEVER
     best = total.argmin()

@@ -42,6 +42,10 @@ class View:
             pools = [c.pool.name for c in catalogue.candidates.values()]
             self.held = np.array([pool in snapshot.holds for pool in pools], bool)
 
+    def replicas(self, endpoint: str) -> int:
+        """That are ready."""
+        return self.snapshot.endpoints.get(endpoint, UNKNOWN).ready_replicas
+
 
 def _column(candidate: Candidate, snapshot: Snapshot, gateway_id: str) -> tuple[float, ...]:
     state = snapshot.endpoints.get(candidate.endpoint, UNKNOWN)

@@ -1,7 +1,7 @@
 """Simulated engines and the gateway in front of them, over real HTTP on loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from orchestrator.config import keys
 from orchestrator.config.store import PolicyStore
 from orchestrator.gateway.app import Gateway
+from orchestrator.gateway.connections import Limits
 from orchestrator.gateway.server import listen, server
 from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
 from orchestrator.simulate.faults import Fault
@@ -112,11 +113,11 @@ def apply(directory: Path) -> None:
 
 
 @asynccontextmanager
-async def serve_gateway(directory: Path) -> AsyncIterator[str]:
+async def serve_gateway(directory: Path, limits: Limits | None = None) -> AsyncIterator[str]:
     """The URL of a gateway by this configuration, which keeps its records beside it."""
     apply(directory)
     gateway = Gateway(directory)
-    http, listener = server(gateway), listen("http://127.0.0.1:0")
+    http, listener = server(gateway, limits), listen("http://127.0.0.1:0")
     serving = asyncio.create_task(http.serve(sockets=[listener]))
     while not http.started:
         await asyncio.sleep(0.01)
@@ -162,14 +163,18 @@ async def world(
     total_s: float = 60,
     max_open: int = 100,
     home_is_dead: bool = False,
+    limits: Limits | None = None,
+    replacing: Mapping[str, str] | None = None,
+    spec: EngineSpec = FAST,
     more: str = "",
     vllm: bool = False,
 ) -> AsyncIterator[World]:
     """`home` and `away` are faults, as `Fault.parse` takes them, or answer in an engine's place.
-    `more`: another field of the open workload. `vllm`: both are known to be vLLM."""
+    `replacing`: parts of the configuration's text by others. `spec`: of both engines. `more`:
+    another field of the open workload. `vllm`: both are known to be vLLM."""
     home_engine, away_engine = (
         SimulatedEngine(
-            FAST, [Fault.parse(how)] if isinstance(how, str) and how else [], remember=True
+            spec, [Fault.parse(how)] if isinstance(how, str) and how else [], remember=True
         )
         for how in (home, away)
     )
@@ -185,13 +190,16 @@ async def world(
             total_s=total_s,
             max_open=max_open,
         )
+        for part, other in (replacing or {}).items():
+            assert part in text
+            text = text.replace(part, other)
         if more:
             text = text.replace("  - name: open\n", f"  - name: open\n    {more}\n")
         if vllm:
             text = text.replace("kind: openai,", "kind: openai, engine: vllm,")
         (tmp_path / "all.yaml").write_text(text)
         plain = {name: keys.create(tmp_path, name)[1] for name in ("open", "closed")}
-        async with serve_gateway(tmp_path) as url, aiohttp.ClientSession() as session:
+        async with serve_gateway(tmp_path, limits) as url, aiohttp.ClientSession() as session:
             yield World(url, home_engine, away_engine, session, plain)
 
 

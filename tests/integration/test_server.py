@@ -8,17 +8,19 @@ import aiohttp
 import orjson
 import pytest
 
-from orchestrator.gateway import server as server_module
 from orchestrator.gateway.app import Gateway
-from orchestrator.gateway.server import MAX_HEAD_BYTES, listen, server
+from orchestrator.gateway.connections import Limits
+from orchestrator.gateway.server import listen, server
 from tests.integration.engines import text, world
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def connected(tmp_path: Path, test: Callable[[Connection], Awaitable[None]]) -> None:
+def connected(
+    tmp_path: Path, test: Callable[[Connection], Awaitable[None]], limits: Limits | None = None
+) -> None:
     async def inside() -> None:
-        async with world(tmp_path) as w:
+        async with world(tmp_path, limits=limits) as w:
             reader, writer = await asyncio.open_connection("127.0.0.1", int(w.url.split(":")[-1]))
             await test((reader, writer))
             writer.close()
@@ -35,24 +37,16 @@ async def refusal(reader: asyncio.StreamReader) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\n"])
-def test_a_client_that_does_not_send_its_headers_is_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
-    monkeypatch.setattr(server_module, "HEAD_TIMEOUT_S", 0.1)
-
+def test_a_client_that_does_not_send_its_headers_is_cut_off(tmp_path: Path, sent: bytes) -> None:
     async def test(connection: Connection) -> None:
         reader, writer = connection
         writer.write(sent)
         assert await refusal(reader) == (408, "header_timeout")
 
-    connected(tmp_path, test)
+    connected(tmp_path, test, Limits(head_s=0.1))
 
 
-def test_a_second_request_has_the_same_time_for_its_headers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server_module, "HEAD_TIMEOUT_S", 0.1)
-
+def test_a_second_request_has_the_same_time_for_its_headers(tmp_path: Path) -> None:
     async def test(connection: Connection) -> None:
         reader, writer = connection
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -61,14 +55,14 @@ def test_a_second_request_has_the_same_time_for_its_headers(
         writer.write(b"GET /healthz HTTP/1.1\r\n")
         assert await refusal(reader) == (408, "header_timeout")
 
-    connected(tmp_path, test)
+    connected(tmp_path, test, Limits(head_s=0.1))
 
 
 def test_headers_have_a_largest_size_even_in_many_small_pieces(tmp_path: Path) -> None:
     async def test(connection: Connection) -> None:
         reader, writer = connection
         writer.write(b"GET /healthz HTTP/1.1\r\n")
-        for number in range(MAX_HEAD_BYTES // 1000 + 1):
+        for number in range(Limits.head_bytes // 1000 + 1):
             writer.write(b"x-%d: %s\r\n" % (number, b"a" * 1000))
         assert await refusal(reader) == (431, "headers_too_large")
 

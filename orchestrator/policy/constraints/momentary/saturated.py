@@ -1,11 +1,14 @@
 """An endpoint that has all that keeps it busy gets no more: what comes waits in the gateway, where
-it goes by importance, and to whatever endpoint has room first."""
+it goes by importance, and to whatever endpoint has room first. The rest of an answer that has begun
+waits for nobody."""
 
 from orchestrator.policy.arrays import Bools
 from orchestrator.policy.question import Question
 
 
-def feasible(q: Question) -> Bools:
+def feasible(q: Question) -> Bools | None:
+    if q.facts.variant:
+        return None
     result: Bools = q.load <= q.room
     return result
 

@@ -1,0 +1,109 @@
+"""All clients' connections of one server: how many there may be, for how long, and what they may
+leave unread."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of what clients may take of a server."""
+
+    connections: int = 8192
+    """Open at a time. Over it, who has waited longest for a request is closed for a new one."""
+    head_bytes: int = 32 * KIB
+    headers: int = 128
+    head_s: float = 10
+    """For a request's head, from its first byte; of a new connection from the start."""
+    keep_alive_s: float = 75
+    """Longer than the usual clients keep an idle connection, so that they close it and not we."""
+    linger_s: float = 3
+    """For a client to read its refusal, while what it still sends is dropped."""
+    unread_bytes: int = 64 * KIB
+    """Of answers, that any connection may leave unread before its stream waits for it."""
+    lent_unread_bytes: int = MIB
+    """The same where the server has this much to lend."""
+    all_lent_bytes: int = 256 * MIB
+    """Of all connections."""
+
+    @property
+    def look_s(self) -> float:
+        """From one look at all connections to the next."""
+        return min(1, min(self.head_s, self.keep_alive_s, self.linger_s) / 4)
+
+
+class Member(Protocol):
+    def look(self, now_s: float, unread_s: float) -> None:
+        """Ends what is overdue. `unread_s`: how long a client may leave an answer unread."""
+
+    def evict(self) -> None:
+        """Closes the connection, which has no request, for another."""
+
+
+class Connections:
+    def __init__(
+        self, limits: Limits, unread_s: Callable[[], float], refused: Callable[[int], None]
+    ) -> None:
+        """`unread_s`: how long a client may leave an answer unread. `refused` is told the status
+        of what is answered without the application."""
+        self.limits = limits
+        self.refused = refused
+        self._unread_s = unread_s
+        self._open: set[Member] = set()
+        self._idle: dict[Member, None] = {}
+        """Those without a whole request, who has waited longest first."""
+        self._lent_bytes = 0
+        self._looking: asyncio.TimerHandle | None = None
+
+    def add(self, connection: Member) -> bool:
+        """Whether there is room for it."""
+        if len(self._open) >= self.limits.connections:
+            if not self._idle:
+                return False
+            longest = next(iter(self._idle))
+            self.remove(longest)
+            longest.evict()
+        self._open.add(connection)
+        self._idle[connection] = None
+        if self._looking is None:
+            self._look_later()
+        return True
+
+    def remove(self, connection: Member) -> None:
+        self._open.discard(connection)
+        self._idle.pop(connection, None)
+
+    def busy(self, connection: Member) -> None:
+        self._idle.pop(connection, None)
+
+    def idle(self, connection: Member) -> None:
+        if connection in self._open:
+            self._idle[connection] = None
+
+    def borrow(self) -> bool:
+        """Whether a connection may leave `lent_unread_bytes` unread, until it gives them back."""
+        if self._lent_bytes + self.limits.lent_unread_bytes > self.limits.all_lent_bytes:
+            return False
+        self._lent_bytes += self.limits.lent_unread_bytes
+        return True
+
+    def give_back(self) -> None:
+        self._lent_bytes -= self.limits.lent_unread_bytes
+
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(self.limits.look_s, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        now_s, unread_s = time.monotonic(), self._unread_s()
+        for connection in tuple(self._open):
+            connection.look(now_s, unread_s)
+        if self._open:
+            self._look_later()

@@ -1,0 +1,50 @@
+"""Which heads of requests are taken: those that everybody on the way reads in one way.
+
+The parser has refused by then what is no HTTP/1.1, among it both or several lengths, folded headers
+and bare line feeds.
+"""
+
+import re
+from collections.abc import Iterable
+
+from orchestrator.gateway.errors import ApiError
+
+SINGLE = frozenset(
+    {
+        b"authorization",
+        b"content-type",
+        b"host",
+        b"transfer-encoding",
+        b"x-api-key",
+        b"x-orchestrator-session",
+        b"x-request-id",
+    }
+)
+"""Headers of which two would leave open which one counts."""
+_HOST = re.compile(rb"[A-Za-z0-9._~%:\[\]-]*")
+_TARGET = re.compile(rb"/[!-\"$-~]*")
+
+
+def check(version: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """`headers`: names in lower case. Raises ApiError 400."""
+    if version not in ("1.0", "1.1"):
+        raise _refused("Speak HTTP/1.1.")
+    if not _TARGET.fullmatch(target):
+        raise _refused("The request's target is a path on this server.")
+    seen: set[bytes] = set()
+    for name, value in headers:
+        if name not in SINGLE:
+            continue
+        if name in seen:
+            raise _refused(f"Send the header '{name.decode()}' once.")
+        seen.add(name)
+        if name == b"host" and not _HOST.fullmatch(value):
+            raise _refused("The header 'host' names no host.")
+        if name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
+            raise _refused("A body's transfer encoding is 'chunked' or none, in HTTP/1.1.")
+    if version == "1.1" and b"host" not in seen:
+        raise _refused("Send the header 'host'.")
+
+
+def _refused(message: str) -> ApiError:
+    return ApiError(400, "invalid_http", message)
