@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from orchestrator.gateway import metrics, openapi
 from orchestrator.gateway.access import Access
 from orchestrator.gateway.access_log import AccessLog
 from orchestrator.gateway.asgi import WHEN_GONE
+from orchestrator.gateway.batches import Asked, BatchApi, Content
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.dialects import ENDPOINTS
@@ -70,6 +72,9 @@ class Gateway:
         self._records = Records(self._ledger, self._audit)
         self._access_log = AccessLog(state / "logs" / "access.jsonl")
         self._observer = Observer(self._exchange.gateway_id, self.telemetry, self._access_log)
+        self._batches = BatchApi(
+            state / "batch", self._exchange, self._intake, self._observer, self.telemetry
+        )
         self._replicas = Replicas(state / "metrics", self._exchange.gateway_id)
         self._open = 0
         self._watch()
@@ -108,6 +113,7 @@ class Gateway:
             self._relay = Relay(
                 self._exchange, upstreams, self._sensitivity, self._records, self.telemetry
             )
+            await running.enter_async_context(self._batches.running(self._relay))
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -141,6 +147,10 @@ class Gateway:
                     assert self._relay is not None, "the server runs the lifespan first"
                     with self._limiter.admitted(call), _while_connected(scope, receive):
                         await self._relay.run(call)
+            elif self._batches.serves(path):
+                caller = await self._access.caller(headers)
+                with self._place():
+                    await self._batch(caller, scope, receive, send, request_id)
             else:
                 await self._local(scope, headers, send, request_id)
         except ApiError as error:
@@ -218,6 +228,26 @@ class Gateway:
             caller = await self._access.caller(headers)
             caller.check_endpoint("models")
             await self._models(caller, path, send, request_id)
+
+    async def _batch(
+        self, caller: Caller, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> None:
+        declared = dict(scope["headers"]).get(b"content-length")
+        asked = Asked(
+            caller,
+            scope["method"],
+            scope["path"],
+            scope["query_string"],
+            scope["headers"],
+            receive,
+            partial(_body, declared, receive, self.spec.max_body_bytes),
+        )
+        answer = await self._batches.answer(asked)
+        if isinstance(answer, Content):
+            about = [(b"x-request-id", request_id.encode())]
+            await self._batches.send_content(answer, receive, send, about)
+        else:
+            await self._json(answer, send, request_id, caller)
 
     async def _ready(self, send: Send, request_id: str) -> None:
         """Ready when some endpoint is: a gateway in front of nothing should get no traffic."""
