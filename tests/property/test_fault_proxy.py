@@ -121,7 +121,7 @@ def stack(
         patch.setattr(Records, "used", remember)
         patch.setattr(Inflight, "add", count)
         with running(
-            directory, total_s=5, through=through, replacing=QUICK, vllm=request.param == "vllm"
+            directory, total_s=1, through=through, replacing=QUICK, vllm=request.param == "vllm"
         ) as made:
             stack = Stack(made, request.param == "vllm", 0, proxies, billed, counts)
             stack.length = len(recorded(stack))
