@@ -18,9 +18,9 @@ class BurstSignals:
     ttft_p95_s: float | None
     """Of the worst home endpoint."""
     waiting: int
-    """Requests that wait for their first token at home."""
+    """Requests that wait for their first token at home, in its engines or in gateways."""
     demand: int
-    """Requests open at home and on the burst pool together."""
+    """Requests open at home and on the burst pool together, and those that wait in gateways."""
     home_replicas: int
     home_slots: int
     """Sequences that the ready home replicas decode at once."""
@@ -53,7 +53,9 @@ def trigger(spec: Burst, signals: BurstSignals, now_s: float) -> str | None:
     p95 = signals.ttft_p95_s
     if spec.ttft_p95_s is not None and p95 is not None and p95 > spec.ttft_p95_s:
         return f"TTFT p95 at home is {p95:.2f} s, above {spec.ttft_p95_s:g} s"
-    if spec.queue_per_replica is not None and signals.home_replicas > 0:
+    if spec.queue_per_replica is not None and signals.waiting:
+        if not signals.home_replicas:
+            return f"{signals.waiting} requests wait, and home has no replica"
         queue = signals.waiting / signals.home_replicas
         if queue > spec.queue_per_replica:
             return f"{queue:.0f} requests wait per home replica, above {spec.queue_per_replica:g}"

@@ -135,7 +135,7 @@ def burst_signals(
     away = [c.endpoint for pool in burst.pools for c in catalogue.by_pool[pool]]
     return BurstSignals(
         ttft_p95_s=max(p95s, default=None),
-        waiting=sum(s.waiting for s in states),
+        waiting=sum(s.waiting + s.queued for s in states),
         demand=sum(_open(observation, c.endpoint) for c in home)
         + sum(_open(observation, e) for e in away),
         home_replicas=sum(s.ready_replicas for s in states),
@@ -170,8 +170,9 @@ def _kept_by_another(bursts: Mapping[str, BurstState], workload: str, pool: str)
 
 
 def _open(observation: Observation, endpoint: str) -> int:
+    """Requests that it has, or would have if it could take them."""
     state = observation.endpoints.get(endpoint, NOTHING)
-    return max(sum(state.inflight.values()), state.running + state.waiting)
+    return max(sum(state.inflight.values()), state.running + state.waiting) + state.queued
 
 
 def _slots(candidates: list[Candidate], observation: Observation) -> int:

@@ -1,7 +1,7 @@
 """Every string of a request's body, wherever it stands, and what cannot be read as text."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import repeat
 
 _CONTENT_ELSEWHERE = frozenset(
@@ -19,6 +19,7 @@ _CONTENT_ELSEWHERE = frozenset(
         "audio_embeds",
         "previous_response_id",
         "conversation",
+        "encrypted_content",
     }
 )
 """Fields whose text is no content, but says where it is or encodes it."""
@@ -31,17 +32,25 @@ _MEDIA = _CONTENT_ELSEWHERE | {
     "input_file",
     "image_file",
     "computer_screenshot",
+    "image_generation_call",
     "item_reference",
+    "redacted_thinking",
 }
 """Objects, by their field or their `type`, that are content but no text."""
-_REFERENCES = ("url", "data", "id", "file_id", "file_data", "uuid")
-_TOKENS = frozenset(["prompt", "input", "prompt_token_ids", "input_ids", "tokens", "token_ids"])
+_SOURCES = frozenset({"base64", "url", "file"})
+"""Types of an object in a field `source` that hold no text either."""
+_STATE = frozenset({"kv_transfer_params", "ec_transfer_params"})
+"""Objects that say where an engine has read content already."""
+_REFERENCES = frozenset({"url", "data", "id", "file_id", "file_data", "uuid"})
+_TOKEN_IDS = frozenset({"prompt_token_ids", "input_ids", "tokens", "token_ids"})
+_MAYBE_TOKEN_IDS = _TOKEN_IDS | {"prompt", "input"}
 _DATA_URL = re.compile(r"\s*data:(?!text/)[\w.+-]+/[\w.+-]+[;,]", re.IGNORECASE)
 _HEAD = 256
 """Of a long payload that is no text, this much is still read."""
 _LONG_NUMBER = 10**6
 """Numbers below it are too short to identify anybody."""
 _NODES_PER_CHECK = 512
+_DEPTH_OF_FIELDS = 2
 _MAX_DEPTH = 10_000
 """Deeper than parsers of JSON go."""
 _Values = Iterator[tuple[object, object]]
@@ -70,14 +79,20 @@ def strings(body: object, check: Callable[[], None]) -> Iterator[str | None]:
                     yield UNREADABLE
                 yield f"{key}: {value}" if key else value
             elif isinstance(value, dict):
-                if _is_media(key, value):
-                    yield UNREADABLE
                 if key:
                     yield str(key)
-                _descend(pending, iter(value.items()))
+                if _is_media(key, value):
+                    yield UNREADABLE
+                    _descend(pending, _without_payload(value))
+                else:
+                    _descend(pending, iter(value.items()))
                 break
             elif isinstance(value, (list, tuple)):
-                if key in _TOKENS and _holds_tokens(value):
+                # In a body's own field an engine takes digits for token ids, too.
+                is_field = len(pending) == _DEPTH_OF_FIELDS and value
+                if (key in _TOKEN_IDS and is_field) or (
+                    key in _MAYBE_TOKEN_IDS and any(isinstance(v, (int, float)) for v in value)
+                ):
                     yield UNREADABLE
                 # The key stays with each element: a list of addresses is known for one.
                 _descend(pending, zip(repeat(key), value))
@@ -97,14 +112,14 @@ def _descend(pending: list[_Values], values: _Values) -> None:
 
 
 def _is_media(key: object, value: dict[object, object]) -> bool:
-    if key in _MEDIA:
-        return any(isinstance(value.get(name), str) for name in _REFERENCES)
+    if key in _STATE:
+        return bool(value)
     part = value.get("type")
-    return isinstance(part, str) and part in _MEDIA
+    if isinstance(part, str) and (part in _MEDIA or (key == "source" and part in _SOURCES)):
+        return True
+    return key in _MEDIA and any(isinstance(value.get(name), str) for name in _REFERENCES)
 
 
-def _holds_tokens(values: Iterable[object]) -> bool:
-    first = next(iter(values), None)
-    if isinstance(first, (list, tuple)):
-        first = next(iter(first), None)
-    return isinstance(first, int)
+def _without_payload(value: dict[object, object]) -> _Values:
+    for key, inner in value.items():
+        yield key, inner[:_HEAD] if key in _REFERENCES and isinstance(inner, str) else inner

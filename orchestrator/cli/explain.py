@@ -22,6 +22,10 @@ from orchestrator.policy.explain import explain as explained
 from orchestrator.policy.situation import imagine
 from orchestrator.policy.view import View
 
+NEWCOMER = "explain"
+"""In the part of a gateway that has nothing open yet: where a request goes when its turn comes, and
+not that all is full at this moment."""
+
 
 @app.command()
 def explain(
@@ -68,7 +72,7 @@ def explain(
             soft_wrap=True,
         )
     snapshot = live or imagine(catalogue, Fleet(), facts.workload)
-    decision = decide(facts, View(catalogue, snapshot))
+    decision = decide(facts, View(catalogue, snapshot, NEWCOMER))
     result = explained(decision) | {"rules": rules(loaded, facts.workload)}
     if as_json:
         print_json(result)

@@ -145,7 +145,16 @@ async def _state(config: Path) -> dict[str, Any]:
 
 def _show(state: dict[str, Any]) -> None:
     table = Table(
-        "pool", "zone", "variant", "ready", "target", "running", "waiting", "TTFT p95", "USD/h"
+        "pool",
+        "zone",
+        "variant",
+        "ready",
+        "target",
+        "running",
+        "waiting",
+        "queued",
+        "TTFT p95",
+        "USD/h",
     )
     for name, pool in state["pools"].items():
         quote = pool["quote"]
@@ -161,6 +170,7 @@ def _show(state: dict[str, Any]) -> None:
                 str(v["target"]),
                 str(v["running"]),
                 str(v["waiting"]),
+                str(v["queued"]),
                 p95,
                 price,
             )

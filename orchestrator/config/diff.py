@@ -32,7 +32,7 @@ AT_START = (
     "clusters.",
 )
 AT_DEPLOYMENT_FIELD = re.compile(
-    r"\.(weights|quantization|lora|engine_args|env|max_num_seqs|max_model_len)(\.|$)"
+    r"\.(weights|quantization|lora|task|served_name|engine_args|env|max_num_seqs|max_model_len)(\.|$)"
 )
 
 

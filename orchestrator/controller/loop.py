@@ -208,6 +208,7 @@ class Controller:
                 "replicas": self._fleet.replicas(c.endpoint).total,
                 "running": state.running,
                 "waiting": state.waiting,
+                "queued": state.queued,
                 "inflight": sum(state.inflight.values()),
                 "ttft_p50_s": state.ttft_p50_s,
                 "ttft_p95_s": state.ttft_p95_s,
@@ -226,7 +227,8 @@ class Controller:
 
     def _endpoint(self, endpoint: str, now_s: float) -> EndpointState:
         ages_s = self._traffic.waiting_ages_s(endpoint, now_s)
-        ttft = self._traffic.ttft(endpoint).merged(now_s, ages_s)
+        queued_s = self._traffic.queued_ages_s(endpoint, now_s)
+        ttft = self._traffic.ttft(endpoint).merged(now_s, [*ages_s, *queued_s])
         metrics = self._fleet.metrics.get(endpoint)
         ready = self._fleet.ready(endpoint, now_s)
         inflight = self._traffic.inflight(endpoint, now_s)
@@ -235,6 +237,7 @@ class Controller:
             # The front answers for one replica; the others are taken to be like it.
             running=metrics.running * max(ready, 1) if metrics else 0,
             waiting=metrics.waiting * max(ready, 1) if metrics else len(ages_s),
+            queued=self._traffic.queued(endpoint, now_s),
             inflight=inflight,
             ttft_p50_s=quantile(ttft, 0.5),
             ttft_p95_s=quantile(ttft, 0.95),

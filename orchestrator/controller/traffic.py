@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 from orchestrator.signals.latency import LatencyWindow
-from orchestrator.signals.report import GatewayReport
+from orchestrator.signals.report import GatewayReport, QueueReport
 
 GONE_AFTER_S = 10
 """A gateway that has not reported for so long is gone, and its requests with it."""
@@ -56,6 +56,21 @@ class Traffic:
             if endpoint in report.endpoints
             for age in report.endpoints[endpoint].waiting_ages_s
         ]
+
+    def queued_ages_s(self, endpoint: str, now_s: float) -> list[float]:
+        """Of the requests that wait in gateways and could run there."""
+        return [age for queue in self._queues(now_s, endpoint) for age in queue.ages_s]
+
+    def queued(self, endpoint: str, now_s: float) -> int:
+        """How many they are, where each is counted at one of the endpoints that it could run on."""
+        total = 0
+        for queue in self._queues(now_s, endpoint):
+            number = queue.endpoints.index(endpoint)
+            total += len(range(number, len(queue.ages_s), len(queue.endpoints)))
+        return total
+
+    def _queues(self, now_s: float, endpoint: str) -> list[QueueReport]:
+        return [q for r in self._live(now_s) for q in r.queues if endpoint in q.endpoints]
 
     def oldest_snapshot(self, now_s: float) -> int:
         """The oldest version on which a gateway may still decide; 0 when none reports.

@@ -19,7 +19,7 @@ class Accounting:
             attempt.trace = call.trace.attempt(call, attempt)
         # A whole answer shows only its end, so its wait says nothing of the first token.
         self._telemetry.opened(
-            attempt.endpoint, attempt, attempt.started_s if call.request.stream else None
+            attempt.endpoint, attempt, attempt.asked_s if call.request.stream else None
         )
 
     def first_token(self, call: Call, attempt: Attempt) -> None:
@@ -31,7 +31,7 @@ class Accounting:
                 attempt,
                 call.caller.workload,
                 attempt.grant.candidate.model.name,
-                now_s - attempt.started_s,
+                now_s - attempt.asked_s,
                 now_s - call.started_s,
             )
 

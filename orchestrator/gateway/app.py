@@ -164,7 +164,6 @@ class Gateway:
     def _watch(self) -> None:
         exchange, watch = self._exchange, self.telemetry.watch
         watch(metrics.OPEN, lambda: {(): self._open})
-        watch(metrics.QUEUE, lambda: {(): len(exchange.waiting)})
         watch(metrics.SNAPSHOT_VERSION, lambda: {(): exchange.snapshot.version})
         watch(metrics.SNAPSHOT_AGE, lambda: {(): exchange.snapshot_age_s})
         watch(metrics.LOST, self._lost)

@@ -169,5 +169,5 @@ class Attempts:
         # Also of an answer that broke off: its client has the part that was sent.
         with suppress(ApiError):
             self.keep_answer(call, attempt)
-        self._placement.closed(attempt)
         self._accounting.closed(call, attempt)
+        self._placement.closed(call, attempt)

@@ -40,6 +40,8 @@ class Call:
     decisions: int = 0
     variant: str = ""
     """That has begun the answer, and alone may go on with it."""
+    charged: float = 0.0
+    """The service that its workload was charged for attempts that are open."""
     answer_is_kept: bool = False
     """Its conversation is above the workload's own class."""
     limit_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -82,6 +84,8 @@ class Attempt:
     outcome: str = "cancelled"
     kind: str = "first"
     """Or `retry`, `hedge`, `continuation`."""
+    asked_s: float = 0.0
+    """When a place was first wanted for it."""
     trace: "AttemptTrace | None" = None
 
     @property

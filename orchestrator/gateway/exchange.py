@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from pydantic import ValidationError
@@ -15,14 +16,14 @@ from orchestrator.config.keys import KeyRing
 from orchestrator.config.load import ConfigurationError
 from orchestrator.config.spec import Key
 from orchestrator.config.store import PolicyStore
+from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.rules import Rules, in_force, load_rules
 from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.telemetry import Telemetry
-from orchestrator.gateway.waiting import WaitingRoom
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import EndpointState, Snapshot
 from orchestrator.policy.view import View
-from orchestrator.signals.report import AuditHead, GatewayReport
+from orchestrator.signals.report import AuditHead, GatewayReport, QueueReport
 
 log = logging.getLogger("orchestrator.gateway")
 
@@ -35,7 +36,9 @@ class Exchange:
     ) -> None:
         """Raises ConfigurationError: a gateway never serves without its rules."""
         self.gateway_id = uuid.uuid4().hex[:8]
-        self.waiting = WaitingRoom()
+        self.admission: Admission[Any] = Admission(0)
+        self.on_snapshot: Callable[[], None] = lambda: None
+        """Called when there is a new one."""
         self._store = PolicyStore(state)
         self._telemetry = telemetry
         self._audit_head = audit_head
@@ -54,6 +57,7 @@ class Exchange:
         self.rules = rules
         self.view = view
         self._telemetry.inflight.follow(rules.catalogue)
+        self.admission.queue.limit = rules.catalogue.configuration.gateway.max_queued_requests
 
     @property
     def catalogue(self) -> Catalogue:
@@ -91,6 +95,8 @@ class Exchange:
                 except Exception as error:
                     # Whatever it was: staleness and what waits depend on this loop going on.
                     log.error("an exchange with the controller failed: %s", without_text(error))
+                # With a new snapshot or without: what rested an endpoint may be over.
+                self.admission.stir()
                 await asyncio.sleep(self.catalogue.configuration.controller.tick_s)
 
     async def say_goodbye(self) -> None:
@@ -115,6 +121,7 @@ class Exchange:
             snapshot_version=self.snapshot.version,
             audit_head=self._audit_head(),
             endpoints=self._telemetry.report(time.monotonic()),
+            queues=self._queues(time.monotonic()),
             leaving=leaving,
         )
         url = f"{self._controller_url}/v1/exchange"
@@ -126,6 +133,13 @@ class Exchange:
             # Twice in the controller's figures at worst, when only its answer was lost.
             self._telemetry.not_taken(report.endpoints)
             raise
+
+    def _queues(self, now_s: float) -> list[QueueReport]:
+        """Those who wait, by where they would run at home."""
+        ages_s: dict[tuple[str, ...], list[float]] = {}
+        for waiter in self.admission.queue:
+            ages_s.setdefault(waiter.home, []).append(now_s - waiter.arrived_s)
+        return [QueueReport(endpoints=list(home), ages_s=ages_s[home]) for home in ages_s]
 
     async def _once(self, session: aiohttp.ClientSession) -> None:
         snapshot = Snapshot.model_validate_json(await self._post(session))
@@ -140,7 +154,7 @@ class Exchange:
             self._adopt(rules, snapshot)
             log.info("policy version %s is in force", self.catalogue.version)
         self._received_s = time.monotonic()
-        self.waiting.wake()
+        self.on_snapshot()
 
 
 def _before_the_first(catalogue: Catalogue) -> Snapshot:

@@ -53,6 +53,7 @@ LABELS = {
             "configuration; `unknown` for every other name, empty before the body is read",
             "models + 2",
         ),
+        Label("priority", "configuration", "priorities of workloads, 101 at most"),
         Label("zone", "configuration; empty where nothing was sent", "zones + 1"),
         Label("pool", "configuration; empty where nothing was sent", "pools + 1"),
         Label("variant", "configuration", "variants"),
@@ -168,7 +169,18 @@ EJECTED = Metric(
     ("pool", "variant"),
 )
 OPEN = Metric("orchestrator_open_requests", "gauge", "Requests that clients have open")
-QUEUE = Metric("orchestrator_queue_length", "gauge", "Requests that wait for a replica")
+QUEUE = Metric(
+    "orchestrator_queue_length",
+    "gauge",
+    "Requests that wait in the gateway for an endpoint that is full or not there",
+    ("workload", "priority"),
+)
+SHED = Metric(
+    "orchestrator_shed_requests_total",
+    "counter",
+    "Requests refused for want of capacity",
+    ("workload", "priority", "reason"),
+)
 QUEUE_WAIT = Metric(
     "orchestrator_queue_wait_seconds",
     "histogram",

@@ -1,21 +1,41 @@
 """Where each attempt of a request goes, by the rules in force, on record."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
+from orchestrator.config.spec import Workload
+from orchestrator.gateway.admission import Admission, Shed, Waiter
 from orchestrator.gateway.affinity import Affinity
 from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.ejection import Ejection
 from orchestrator.gateway.errors import ApiError, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.metrics import EJECTED
+from orchestrator.gateway.outlook import outlook, retry_after_s
 from orchestrator.gateway.records import Records
+from orchestrator.gateway.refusals import deadline_unreachable, denial, queue_full
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
+from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.decide import Decision, decide
 from orchestrator.policy.facts import Facts
+from orchestrator.policy.grant import Grant
+from orchestrator.policy.selection import Selection
+from orchestrator.policy.view import View
 
 BYTES_PER_TOKEN = 4
 """Of a prompt, for predictions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A decision, and what it was made on."""
+
+    facts: Facts
+    decision: Decision
+    view: View
 
 
 class Placement:
@@ -32,6 +52,7 @@ class Placement:
         self._telemetry = telemetry
         self._ejection = Ejection()
         self._affinity = Affinity()
+        self._admission: Admission[Found] = exchange.admission
         telemetry.watch(EJECTED, self._ejected)
 
     def _ejected(self) -> dict[tuple[str, ...], float]:
@@ -44,43 +65,167 @@ class Placement:
         self._telemetry.read(call.caller.workload, own, call.labels)
         call.answer_is_kept = self._sensitivity.remember(call.labels, own)
 
-    async def decided(
-        self, call: Call, number: int, failed: dict[str, str], left_s: float
-    ) -> Decision:
-        """The decision for an attempt, on record. Where nothing is feasible at first, what the
-        workload says to that: a smaller variant, or patience. `failed`: endpoints that failed this
-        request, with the reason. Raises ApiError."""
-        started_s = time.monotonic()
-        while True:
+    async def granted(
+        self,
+        call: Call,
+        number: int,
+        failed: dict[str, str],
+        left_s: float,
+        spare: bool = False,
+    ) -> Grant:
+        """Where an attempt may go, on record. Where nothing has room at first, what the workload
+        says to that: a smaller variant, or patience. `failed`: endpoints that failed this request,
+        with the reason; `left_s`: of the time that it may wait; `spare`: it is no loss, so that it
+        does not wait and overtakes nobody. Raises ApiError."""
+        asked_s = time.monotonic()
+        self._keep_up(call)
+        found = self._decide(call, failed)
+        queue, workload = self._admission.queue, self._workload(call)
+        if spare:
+            if found.decision.grant is None or self._admission.busy:
+                raise unavailable("no_capacity", "No replica has room to spare.")
+        elif left_s > 0 and (found.decision.grant is None or self._admission.busy):
+            if self._until_s(call, failed, found.decision) > asked_s:
+                try:
+                    found = await self._wait(call, number, failed, found, asked_s + left_s)
+                finally:
+                    call.queued_s += time.monotonic() - asked_s
+        else:
+            queue.arrives(workload.name, workload.priority)
+        self._record(call, number, found)
+        grant = found.decision.grant
+        if grant is None:
+            raise self._refusal(call, found.decision, bool(failed))
+        expected = self._expected_tokens(call)
+        call.charged += expected
+        queue.goes(workload.name, workload.priority, expected)
+        return grant
+
+    async def _wait(
+        self,
+        call: Call,
+        number: int,
+        failed: dict[str, str],
+        found: Found,
+        latest_s: float,
+    ) -> Found:
+        """Until it may go, or its time is over. Raises ApiError when it never could in time, or
+        has to make way for others."""
+
+        def until_s(decision: Decision) -> float:
+            return min(self._until_s(call, failed, decision), latest_s)
+
+        def look(waiter: Waiter[Found]) -> Found | None:
             self._keep_up(call)
-            workload = call.rules.catalogue.workloads[call.caller.workload]
-            patience = workload.when_infeasible
-            facts, decision = self._decide(call, failed)
-            refused = decision.denied not in (None, "model_not_found")
-            if refused and patience.min_quality is not None:
-                facts, decision = self._decide(call, failed, smaller_variant=True)
-            wait_s = started_s + min(patience.queue_s, left_s) - time.monotonic()
-            if decision.denied != "no_capacity" or failed or wait_s <= 0:
-                break
-            waits_since_s = time.monotonic()
+            found = self._decide(call, failed)
+            if found.decision.grant is None:
+                waiter.until_s = until_s(found.decision)
+                if waiter.until_s > time.monotonic():
+                    return None
+            return found
+
+        workload = self._workload(call)
+        waiter = self._waiter(call, failed, found.decision, until_s(found.decision), look)
+        if found.decision.denied == "saturated":
+            seen = outlook(found.decision, self._ahead(call, found.decision))
+            if seen.is_measured and time.monotonic() + seen.first_token_s > waiter.until_s:
+                self._record(call, number, found)
+                raise self._shed(call, found.decision, deadline_unreachable)
+        with self._telemetry.queued(workload.name, workload.priority):
             try:
-                await self._exchange.waiting.wait(workload.priority, wait_s)
-            finally:
-                call.queued_s += time.monotonic() - waits_since_s
+                return await self._admission.wait(waiter)
+            except Shed:
+                raise self._shed(call, found.decision, queue_full) from None
+
+    def _waiter(
+        self,
+        call: Call,
+        failed: dict[str, str],
+        decision: Decision,
+        until_s: float,
+        look: Callable[[Waiter[Found]], Found | None],
+    ) -> Waiter[Found]:
+        workload, selection = self._workload(call), self._selection(call, decision)
+        return Waiter(
+            workload.name,
+            workload.priority,
+            (workload.name, call.request.model, decision.data_class, frozenset(failed)),
+            selection.position.keys(),
+            selection.home,
+            call.started_s,
+            self._expected_tokens(call),
+            until_s=until_s,
+            look=look,
+        )
+
+    def _selection(self, call: Call, decision: Decision) -> Selection:
+        """Where such requests may ever run."""
+        workload = self._workload(call)
+        return call.rules.catalogue.selection(
+            workload.name,
+            call.request.model,
+            decision.data_class,
+            workload.when_infeasible.min_quality is not None,
+        )
+
+    def _ahead(self, call: Call, decision: Decision) -> int:
+        workload, selection = self._workload(call), self._selection(call, decision)
+        return self._admission.queue.ahead(
+            workload.name, workload.priority, selection.position.keys()
+        )
+
+    def _until_s(self, call: Call, failed: dict[str, str], decision: Decision) -> float:
+        """Until when it may wait, by what it waits for."""
+        workload = self._workload(call)
+        if decision.grant is not None or decision.denied == "saturated":
+            return call.started_s + self._deadline_s(call)
+        if decision.denied == "no_capacity" and not failed:
+            return call.started_s + workload.when_infeasible.queue_s
+        return call.started_s
+
+    def _deadline_s(self, call: Call) -> float:
+        own = self._workload(call).slo.deadline_s
+        timeouts = call.rules.catalogue.configuration.gateway.timeouts
+        return timeouts.first_token_s if own is None else own
+
+    def _workload(self, call: Call) -> Workload:
+        return call.rules.catalogue.workloads[call.caller.workload]
+
+    def _expected_tokens(self, call: Call) -> float:
+        return self._admission.queue.expected_tokens(
+            call.caller.workload, _prompt_tokens(call), call.request.max_tokens
+        )
+
+    def _record(self, call: Call, number: int, found: Found) -> None:
+        """Raises ApiError 503."""
         if call.trace is not None:
-            call.trace.decided(number, decision)
-        view = self._exchange.view
+            call.trace.decided(number, found.decision)
         if not self._records.decided(
-            call.request_id, call.caller.id, number, facts, decision, view
+            call.request_id, call.caller.id, number, found.facts, found.decision, found.view
         ):
             raise unavailable("not_on_record", "Decisions cannot be put on record now.")
-        return decision
+
+    def _refusal(self, call: Call, decision: Decision, tried: bool) -> ApiError:
+        if decision.denied not in ("saturated", "no_capacity"):
+            return denial(decision, tried, 0)
+        return self._shed(call, decision, partial(denial, decision, tried))
+
+    def _shed(self, call: Call, decision: Decision, refusal: Callable[[int], ApiError]) -> ApiError:
+        """The refusal, with the time after which another try may succeed."""
+        ahead = self._ahead(call, decision)
+        error = refusal(retry_after_s(decision, ahead, self._deadline_s(call)))
+        workload = self._workload(call)
+        self._telemetry.shed(workload.name, workload.priority, error.code)
+        return error
+
+    def could_go_on(self, call: Call, broken: Candidate) -> bool:
+        """Whether the rest of an answer would find a place elsewhere."""
+        facts = self._facts(call, {broken.endpoint: "will be lost"}, smaller_variant=True)
+        facts = replace(facts, variant=broken.variant.name)
+        return decide(facts, self._exchange.view).grant is not None
 
     def opened(self, attempt: Attempt) -> None:
         self._ejection.opened(attempt.endpoint, attempt.started_s)
-
-    def closed(self, attempt: Attempt) -> None:
-        self._ejection.closed(attempt.endpoint)
 
     def succeeded(self, call: Call, attempt: Attempt) -> None:
         self._ejection.succeeded(attempt.endpoint, time.monotonic())
@@ -88,6 +233,16 @@ class Placement:
 
     def failed(self, attempt: Attempt, reason: str) -> None:
         self._ejection.failed(attempt.endpoint, reason, time.monotonic())
+
+    def closed(self, call: Call, attempt: Attempt) -> None:
+        """Its place is free again, and its workload has had this service."""
+        self._ejection.closed(attempt.endpoint)
+        used = attempt.usage or attempt.counted
+        self._admission.queue.ended(
+            call.caller.workload, call.charged, used.prompt_tokens, used.completion_tokens
+        )
+        call.charged = 0.0
+        self._admission.stir(attempt.endpoint)
 
     def _keep_up(self, call: Call) -> None:
         """A request is decided by the rules that it was read by: where others are in force now, it
@@ -111,17 +266,27 @@ class Placement:
         )
         self.remember(call)
 
-    def _decide(
-        self, call: Call, failed: dict[str, str], smaller_variant: bool = False
-    ) -> tuple[Facts, Decision]:
-        """Ejected endpoints are left alone while there are others: the last one is tried again."""
+    def _decide(self, call: Call, failed: dict[str, str]) -> Found:
+        found = self._decide_for(call, failed, smaller_variant=False)
+        smaller = self._workload(call).when_infeasible.min_quality is not None
+        if smaller and found.decision.denied not in (None, "model_not_found"):
+            return self._decide_for(call, failed, smaller_variant=True)
+        return found
+
+    def _decide_for(self, call: Call, failed: dict[str, str], smaller_variant: bool) -> Found:
+        """Ejected endpoints, and those that failed the request, are left alone while there are
+        others, be they full: the last one is tried again, if one replica is not all that it is."""
+        view = self._exchange.view
         ejected = self._ejection.ejected(time.monotonic())
         facts = self._facts(call, {**ejected, **failed}, smaller_variant)
-        decision = decide(facts, self._exchange.view)
-        if decision.grant is None and ejected:
-            facts = self._facts(call, failed, smaller_variant)
-            decision = decide(facts, self._exchange.view)
-        return facts, decision
+        decision = decide(facts, view)
+        if decision.grant is None and decision.denied != "saturated" and (ejected or failed):
+            # One replica of several may be lost, and the others do well.
+            lost = {e: why for e, why in failed.items() if view.replicas(e) < 2}
+            if ejected or lost != failed:
+                facts = self._facts(call, lost, smaller_variant)
+                decision = decide(facts, view)
+        return Found(facts, decision, view)
 
     def _facts(self, call: Call, excluded: dict[str, str], smaller_variant: bool) -> Facts:
         return Facts(
@@ -131,7 +296,7 @@ class Placement:
             session=call.labels.session,
             content=call.labels.content,
             max_tokens=call.request.max_tokens,
-            prompt_tokens=len(call.request.body) // BYTES_PER_TOKEN,
+            prompt_tokens=_prompt_tokens(call),
             snapshot_age_s=self._exchange.snapshot_age_s,
             inflight=self._telemetry.inflight.counts,
             excluded=excluded,
@@ -139,3 +304,7 @@ class Placement:
             variant=call.variant,
             smaller_variant=smaller_variant,
         )
+
+
+def _prompt_tokens(call: Call) -> int:
+    return len(call.request.body) // BYTES_PER_TOKEN

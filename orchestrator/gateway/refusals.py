@@ -13,7 +13,7 @@ OUT_OF_TIME = "out_of_time"
 the model may have had much to say, or the client read slowly."""
 
 
-def denial(decision: Decision, tried: bool) -> ApiError:
+def denial(decision: Decision, tried: bool, retry_after_s: int) -> ApiError:
     """Why no endpoint was granted; `tried`: after others had failed this request."""
     if decision.denied == "model_not_found":
         return ApiError(
@@ -36,9 +36,41 @@ def denial(decision: Decision, tried: bool) -> ApiError:
             "More tokens are asked for than the model's context holds.",
             param="max_tokens",
         )
+    if decision.denied == "saturated":
+        return _overloaded(
+            "saturated",
+            "All replicas that could take this request were busy until its deadline.",
+            retry_after_s,
+        )
     if tried:
         return unavailable("upstream_failed", "No replica answered. Try again shortly.")
-    return unavailable("no_capacity", "No replica can take this request now. Try again shortly.")
+    return unavailable(
+        "no_capacity", "No replica can take this request now. Try again shortly.", retry_after_s
+    )
+
+
+def deadline_unreachable(retry_after_s: int) -> ApiError:
+    return _overloaded(
+        "deadline_unreachable",
+        "With what waits before it, this request would miss its deadline.",
+        retry_after_s,
+    )
+
+
+def queue_full(retry_after_s: int) -> ApiError:
+    return _overloaded(
+        "queue_full", "The queue is full, and what waits in it goes first.", retry_after_s
+    )
+
+
+def _overloaded(code: str, message: str, retry_after_s: int) -> ApiError:
+    return ApiError(
+        429,
+        code,
+        f"{message} Try again in {retry_after_s} s.",
+        "rate_limit_error",
+        headers={"retry-after": str(retry_after_s)},
+    )
 
 
 def interruption(reason: str) -> ApiError:

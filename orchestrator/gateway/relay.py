@@ -19,11 +19,12 @@ from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.placement import Placement
 from orchestrator.gateway.records import Records
-from orchestrator.gateway.refusals import OUT_OF_TIME, denial, interruption
+from orchestrator.gateway.refusals import OUT_OF_TIME, interruption
 from orchestrator.gateway.retries import RetryBudget
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import UpstreamFailed, Upstreams
+from orchestrator.policy.snapshot import Hold
 
 PIECE_BYTES = 64 * 1024
 """Whole answers are sent in pieces of this size, so that a slow client is told from a stuck one."""
@@ -44,6 +45,9 @@ class Relay:
             exchange, upstreams, sensitivity, self._placement, Accounting(records, telemetry)
         )
         self._retries = RetryBudget()
+        self._passing: dict[Begun, Call] = {}
+        """Streams on their way."""
+        exchange.on_snapshot = self._leave_what_is_lost
 
     async def run(self, call: Call) -> None:
         """Answers the call. Raises ApiError while nothing has been sent yet, ClientGone when a
@@ -74,12 +78,14 @@ class Relay:
     async def _granted(self, call: Call, failed: dict[str, str], kind: str) -> Attempt:
         """Raises ApiError."""
         call.decisions += 1
-        left_s = self._attempts.left_s(call)
-        decision = await self._placement.decided(call, call.decisions, failed, left_s)
-        if decision.grant is None:
-            raise denial(decision, bool(failed))
+        # Whoever reads an answer does not wait for a place of its rest.
+        left_s = 0.0 if kind == "continuation" else self._attempts.left_s(call)
+        asked_s = time.monotonic()
+        grant = await self._placement.granted(
+            call, call.decisions, failed, left_s, spare=kind == "hedge"
+        )
         said = call.request.dialect.answer()
-        return Attempt(decision.grant, call.decisions, time.monotonic(), said, kind=kind)
+        return Attempt(grant, call.decisions, time.monotonic(), said, kind=kind, asked_s=asked_s)
 
     def _hedge(self, call: Call) -> Hedge | None:
         """For short requests alone: a long one twice would cost more than it gains."""
@@ -163,6 +169,7 @@ class Relay:
 
     async def _pass_stream(self, call: Call, begun: Begun) -> None:
         """To its end, by whoever goes on with it."""
+        self._passing[begun] = call
         try:
             await self._start(call, begun)
             done = False
@@ -176,8 +183,10 @@ class Relay:
                     self._attempts.failed(begun.attempt, failure.reason)
                     rest = await self._rest(call, begun, failure.reason)
                     if rest is not None:
+                        del self._passing[begun]
                         self._attempts.end(call, begun)
                         begun = rest
+                        self._passing[begun] = call
                         continue
                     piece = stream.reader.interruption(interruption(failure.reason))
                     done = True
@@ -189,7 +198,21 @@ class Relay:
                     {"type": "http.response.body", "body": piece, "more_body": not done}
                 )
         finally:
+            del self._passing[begun]
             self._attempts.end(call, begun)
+
+    def _leave_what_is_lost(self) -> None:
+        """Breaks off streams on pools whose replicas will be lost, where they can go on."""
+        holds = self._exchange.snapshot.holds
+        if Hold.LEAVING not in holds.values():
+            return
+        for begun, call in self._passing.items():
+            candidate = begun.attempt.grant.candidate
+            if holds.get(candidate.pool.name) is not Hold.LEAVING or begun.stream is None:
+                continue
+            rest = continuation(call.request, begun.stream.reader)
+            if rest is not None and self._placement.could_go_on(call, candidate):
+                begun.response.interrupt("evicted")
 
     async def _rest(self, call: Call, broken: Begun, reason: str) -> Begun | None:
         """Of an answer that broke off, by the same variant. None where it cannot go on."""

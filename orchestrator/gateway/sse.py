@@ -9,6 +9,14 @@ import orjson
 from orchestrator.gateway.upstream import UpstreamFailed
 
 MAX_EVENT_BYTES = 1024 * 1024
+"""Of what an engine says of its own."""
+ECHO = 8
+"""Bytes that an event may have for each byte of its request: some endpoints give prompts back, as
+they came or as token ids."""
+
+
+def largest_event_bytes(request_bytes: int) -> int:
+    return MAX_EVENT_BYTES + ECHO * request_bytes
 
 
 class Kind(Enum):
@@ -26,7 +34,8 @@ class Kind(Enum):
 class EventSplitter:
     """Cuts a byte stream into whole events, each with its trailing blank line."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._max_event_bytes = max_event_bytes
         self._rest = b""
         self._after_cr = False
 
@@ -39,12 +48,12 @@ class EventSplitter:
         while (end := data.find(b"\n\n", end)) >= 0:
             event = data[start : end + 2].lstrip(b"\n")
             start = end = end + 2
-            if len(event) > MAX_EVENT_BYTES:
+            if len(event) > self._max_event_bytes:
                 raise UpstreamFailed("malformed")
             if event:
                 yield event
         self._rest = data[start:]
-        if len(self._rest) > MAX_EVENT_BYTES:
+        if len(self._rest) > self._max_event_bytes:
             raise UpstreamFailed("malformed")
 
     def _with_one_line_ending(self, data: bytes) -> bytes:

@@ -27,7 +27,7 @@ class Stream:
         self._response = response
         self._timeouts = timeouts
         self.reader = reader
-        self._splitter = sse.EventSplitter()
+        self._splitter = sse.EventSplitter(sse.largest_event_bytes(len(call.request.body)))
         self._held: list[bytes] = []
         self._committed = False
         self._failure: UpstreamFailed | None = None

@@ -3,7 +3,8 @@ tick. For the event loop's thread alone.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from orchestrator.config.data_class import DataClass
@@ -40,6 +41,8 @@ class Telemetry:
         self._tokens = Counts(metrics.TOKENS_TOTAL)
         self._attempts = Counts(metrics.ATTEMPTS)
         self._failures = Counts(metrics.FAILURES)
+        self._queued: dict[tuple[str, ...], float] = defaultdict(float)
+        self._shed = Counts(metrics.SHED)
         self._queue_wait = Distribution(metrics.QUEUE_WAIT)
         self._classification = Distribution(metrics.CLASSIFICATION)
         self._findings = Counts(metrics.FINDINGS)
@@ -47,10 +50,24 @@ class Telemetry:
         self._counted = [v for v in vars(self).values() if isinstance(v, Counts | Distribution)]
         self._watched: dict[Metric, Callable[[], Mapping[tuple[str, ...], float]]] = {}
         self.watch(metrics.INFLIGHT, self._inflight_by_place)
+        self.watch(metrics.QUEUE, lambda: self._queued)
 
     def watch(self, gauge: Metric, read: Callable[[], Mapping[tuple[str, ...], float]]) -> None:
         """Has a gauge read whenever the metrics are asked for; `read` gives values by labels."""
         self._watched[gauge] = read
+
+    @contextmanager
+    def queued(self, workload: str, priority: int) -> Iterator[None]:
+        """Around the wait of a request in the gateway."""
+        labels = workload, str(priority)
+        self._queued[labels] += 1
+        try:
+            yield
+        finally:
+            self._queued[labels] -= 1
+
+    def shed(self, workload: str, priority: int, reason: str) -> None:
+        self._shed.add((workload, str(priority), reason))
 
     def opened(self, endpoint: str, attempt: object, waits_since_s: float | None) -> None:
         """`waits_since_s` is for attempts that will tell of their first token."""
@@ -67,8 +84,8 @@ class Telemetry:
         attempt_s: float,
         request_s: float,
     ) -> None:
-        """What the endpoint took, for the controller; what the client waited since its request
-        arrived, body and failed attempts included, for people."""
+        """What the endpoint took, the wait for a place there included, for the controller; what the
+        client waited since its request arrived, body and failed attempts too, for people."""
         self._waiting[endpoint].pop(attempt, None)
         tally = self._tallies[endpoint]
         if len(tally.ttft_s) < MAX_SAMPLES:

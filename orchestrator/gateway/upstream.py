@@ -12,6 +12,7 @@ from orchestrator.gateway import http1
 from orchestrator.gateway.http1 import ConnectionPool, HttpFailed, Origin
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.grant import Grant
+from orchestrator.signals import prefixes
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """An answer that does not come as a stream is held whole; a larger one is a failed attempt."""
@@ -69,6 +70,8 @@ class _Target:
     pool: ConnectionPool
     base_path: str
     headers: bytes
+    chooses_replica: bool
+    """Whether the front has several replicas to choose from, by what the prompt begins with."""
 
 
 class Upstreams:
@@ -109,6 +112,8 @@ class Upstreams:
             f"POST {target.base_path}{path} HTTP/1.1\r\nx-request-id: {request_id}\r\n"
             f"content-length: {len(body)}\r\n"
         )
+        if target.chooses_replica and (beginnings := prefixes.encode(body)):
+            head += f"{prefixes.HEADER}: {beginnings}\r\n"
         if traceparent:
             head += f"traceparent: {traceparent}\r\n"
         response = http1.Response(target.pool, head.encode("ascii") + target.headers, body)
@@ -142,7 +147,12 @@ class Upstreams:
         headers = f"host: {origin.host_header}\r\ncontent-type: application/json\r\n"
         if token := _token(cluster):
             headers += f"authorization: Bearer {token}\r\n"
-        return _Target(pool, urlsplit(candidate.url).path, f"{headers}\r\n".encode("latin-1"))
+        return _Target(
+            pool,
+            urlsplit(candidate.url).path,
+            f"{headers}\r\n".encode("latin-1"),
+            cluster.kind == "ray" and candidate.pool.max_replicas > 1,
+        )
 
 
 def _token(cluster: Cluster) -> str:

@@ -9,8 +9,7 @@ from orchestrator.config.data_class import DataClass
 from orchestrator.policy import grant
 from orchestrator.policy.arrays import Bools, Floats
 from orchestrator.policy.candidate import Candidate
-from orchestrator.policy.constraints.lasting import LASTING
-from orchestrator.policy.constraints.momentary import MOMENTARY
+from orchestrator.policy.constraints.momentary import MOMENTARY, context_length, saturated
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.grant import Grant
 from orchestrator.policy.question import Question
@@ -18,7 +17,7 @@ from orchestrator.policy.scores import SCORES
 from orchestrator.policy.view import View
 
 NEVER = float("inf")
-LASTING_CODES = {code for code, _ in LASTING}
+UNLESS_FULL = MOMENTARY[:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,9 @@ class Decision:
     """None for a model that the workload does not have."""
     passes: Bools | None = None
     total: Floats | None = None
-    """The weighted sum of scores, where it passes. Both None where nothing was left to look at."""
+    """The weighted sum of scores, where it passes."""
+    suits: Bools | None = None
+    """What passes or is merely full. All three None where nothing was left to look at."""
 
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -60,17 +61,17 @@ class Decision:
     @cached_property
     def denied(self) -> str | None:
         """None with a grant; else `model_not_found`, `residency` (no place may ever take it),
-        `context_length` or `no_capacity`."""
+        `saturated` (all that could take it is full), `context_length` or `no_capacity`."""
         if self.grant is not None:
             return None
         if self.question is None:
             return "model_not_found"
-        codes = {v.rejected_by for v in self.verdicts}
-        if codes <= LASTING_CODES:
+        if self.suits is None:
             return "residency"
-        if codes <= LASTING_CODES | {"context_length"}:
-            return "context_length"
-        return "no_capacity"
+        if self.suits.any():
+            return "saturated"
+        fits = context_length.feasible(self.question)
+        return "no_capacity" if fits is None or fits.any() else "context_length"
 
 
 def effective_data_class(facts: Facts, view: View) -> DataClass:
@@ -97,12 +98,14 @@ def decide(facts: Facts, view: View) -> Decision:
     if not selection.candidates:
         return Decision(None, data_class, catalogue.version, question)
 
-    passes = _passes(question)
+    suits = _suits(question)
+    room = saturated.feasible(question)
+    passes = suits if room is None else suits & room
     total = _total(question, catalogue.weights)
     total[~passes] = NEVER
     best = total.argmin()
     if not passes[best]:
-        return Decision(None, data_class, catalogue.version, question, passes, total)
+        return Decision(None, data_class, catalogue.version, question, passes, total, suits)
     candidate = selection.candidates[best]
     key = grant.seal(
         candidate,
@@ -112,17 +115,17 @@ def decide(facts: Facts, view: View) -> Decision:
         view.snapshot.version,
         view.snapshot.quotes.get(candidate.pool.name),
     )
-    return Decision(key, data_class, catalogue.version, question, passes, total)
+    return Decision(key, data_class, catalogue.version, question, passes, total, suits)
 
 
-def _passes(question: Question) -> Bools:
-    passes: Bools | None = None
-    for _, constraint in MOMENTARY:
+def _suits(question: Question) -> Bools:
+    suits: Bools | None = None
+    for _, constraint in UNLESS_FULL:
         one = constraint.feasible(question)
         if one is not None:
-            passes = one if passes is None else passes & one
-    assert passes is not None, "whether a replica is ready is always asked"
-    return passes
+            suits = one if suits is None else suits & one
+    assert suits is not None, "whether a replica is ready is always asked"
+    return suits
 
 
 def _total(question: Question, weights: Iterable[tuple[str, float]]) -> Floats:

@@ -15,6 +15,7 @@ class Question:
         "facts",
         "load",
         "ready",
+        "room",
         "selection",
         "slots",
         "taken",
@@ -32,6 +33,8 @@ class Question:
         """Replicas."""
         self.slots: Floats
         """Sequences that the ready replicas decode at once, 1 where there is none."""
+        self.room: Floats
+        """The load up to which this gateway may send more."""
         self.load: Floats
         """Requests at each endpoint with this one; this gateway's count is live, the others' is a
         tick old."""
@@ -44,14 +47,15 @@ class Question:
         (
             self.ready,
             self.slots,
+            self.room,
             load,
             self.turn_s,
             self.usd_per_gpu_hour,
             self.usd_per_million_tokens,
         ) = view.table.take(selection.numbers, 1)
-        load += 1.0
         if facts.inflight is not None:
             load += facts.inflight.take(selection.numbers)
         self.load = load
-        self.taken: Floats = np.minimum(load / self.slots, 1.0)
+        self.taken: Floats = np.minimum(load, self.slots)
+        self.taken /= self.slots
         """The share of its slots that will be taken."""

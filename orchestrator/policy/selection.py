@@ -39,6 +39,8 @@ class Selection:
     """By endpoint."""
     max_model_len: Ints
     shortest_model_len: int
+    home: tuple[str, ...]
+    """Endpoints where the workload runs when it does not burst."""
     while_at_home: Bools
     while_bursting: dict[str, Bools]
     """Who takes part while the workload bursts to a pool, by that pool."""
@@ -86,6 +88,7 @@ def select(
         position={c.endpoint: position for position, c in enumerate(kept)},
         max_model_len=np.array([c.variant.max_model_len for c in kept], np.int64),
         shortest_model_len=min((c.variant.max_model_len for c in kept), default=0),
+        home=tuple(c.endpoint for c in kept if c.pool.name not in away),
         while_at_home=~burst,
         while_bursting={
             pool: ~burst | np.array([c.pool.name == pool for c in kept], bool) for pool in away

@@ -7,7 +7,7 @@ from orchestrator.config.probes import Fleet
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState, Quote, Snapshot
-from orchestrator.policy.view import DEFAULT_SLOT_S
+from orchestrator.policy.view import room
 
 FOR_GOOD_S = float(2**53)
 
@@ -70,13 +70,17 @@ def _usd_per_gpu_hour(candidate: Candidate, usd_per_million_tokens: float) -> fl
 
 
 def _fill(endpoints: dict[str, EndpointState], catalogue: Catalogue, workload: str) -> None:
-    """So many requests at home that the wait for a slot is twice the objective."""
+    """Home has room for one request more, which waits there for twice its objective."""
     objective_s = catalogue.workloads[workload].slo.ttft_p95_s
     for candidate in catalogue.home(workload):
         state = endpoints[candidate.endpoint]
         slots = state.ready_replicas * candidate.variant.max_num_seqs
-        requests = slots + math.ceil(2 * objective_s * slots / DEFAULT_SLOT_S)
-        endpoints[candidate.endpoint] = state.model_copy(update={"inflight": {"any": requests}})
+        if slots:
+            full = {
+                "inflight": {"any": room(slots) - 1},
+                "slot_s": 2 * objective_s * slots / (room(slots) - slots),
+            }
+            endpoints[candidate.endpoint] = state.model_copy(update=full)
 
 
 def _quotes(

@@ -15,6 +15,8 @@ class EndpointState(Frozen):
     ready_replicas: int = 0
     running: int = 0
     waiting: int = 0
+    queued: int = 0
+    """Requests that wait in gateways and would run there, each counted at one endpoint."""
     inflight: dict[str, int] = {}
     """Requests that each gateway has open there, by gateway id."""
     ttft_p50_s: float | None = None

@@ -1,5 +1,7 @@
 """A snapshot laid over the catalogue: what decisions look up, as arrays by candidate number."""
 
+from math import ceil
+
 import numpy as np
 
 from orchestrator.policy.arrays import Bools, Floats
@@ -10,6 +12,15 @@ from orchestrator.policy.snapshot import EndpointState, Snapshot
 UNKNOWN = EndpointState()
 DEFAULT_SLOT_S = 1.0
 """How long a request holds a slot, assumed until the first ones have been measured."""
+BACKLOG = 0.25
+"""Of the slots, that many requests more are sent: they wait in the engine, so that a slot that
+becomes free is taken at once. They cover a round trip of a quarter of the time for which a request
+holds its slot; so long, too, whoever is most important may have to wait for them."""
+
+
+def room(slots: int) -> int:
+    """Requests that replicas with so many slots are given at a time."""
+    return slots + ceil(BACKLOG * slots)
 
 
 class View:
@@ -31,17 +42,25 @@ class View:
             pools = [c.pool.name for c in catalogue.candidates.values()]
             self.held = np.array([pool in snapshot.holds for pool in pools], bool)
 
+    def replicas(self, endpoint: str) -> int:
+        """That are ready."""
+        return self.snapshot.endpoints.get(endpoint, UNKNOWN).ready_replicas
+
 
 def _column(candidate: Candidate, snapshot: Snapshot, gateway_id: str) -> tuple[float, ...]:
     state = snapshot.endpoints.get(candidate.endpoint, UNKNOWN)
     slots = max(1, state.ready_replicas * candidate.variant.max_num_seqs)
     quote = snapshot.quotes.get(candidate.pool.name)
+    others = [n for gateway, n in state.inflight.items() if gateway != gateway_id]
+    # A gateway that others leave no room takes its part all the same, and they give way to it.
+    part = ceil(room(slots) / (len(others) + 1)) if gateway_id else 0
     per_hour = quote.usd_per_gpu_hour if quote else float("nan")
     per_million = candidate.usd_per_million_tokens(quote)
     return (
         state.ready_replicas,
         slots,
-        sum(n for gateway, n in state.inflight.items() if gateway != gateway_id),
+        max(room(slots), sum(others) + part),
+        sum(others) + 1,
         (DEFAULT_SLOT_S if state.slot_s is None else state.slot_s) / slots,
         0.0 if candidate.pool.price.tokens else per_hour,
         float("nan") if per_million is None else per_million,

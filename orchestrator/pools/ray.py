@@ -18,6 +18,9 @@ from orchestrator.signals.engine import EngineMetrics, parse
 REQUEST_TIMEOUT_S = 60
 SHUTDOWN_GRACE_S = 600
 """How long Serve lets a stopping replica finish its streams."""
+SLACK_DIVISOR = 4
+"""A replica may be ahead of the least busy one by this part of what it can decode at once, and is
+still preferred for what it has cached."""
 
 
 class PoolError(Exception):
@@ -88,7 +91,7 @@ class RayPools:
                 await self.deploy([llm_application(candidate, replicas)])
             return
         name = quote(application_name(candidate), safe="")
-        deployment = quote(f"LLMServer:{candidate.model.name}", safe="")
+        deployment = quote(f"LLMServer:{_deployment_name(candidate)}", safe="")
         await self._call(
             "POST",
             f"/api/v1/applications/{name}/deployments/{deployment}/scale",
@@ -117,14 +120,18 @@ class RayPools:
             raise PoolError(f"{candidate.endpoint}: {type(error).__name__}") from None
 
     async def warm_up(self, candidate: Candidate) -> None:
-        """One generated token: a replica serves when it has answered, not when it says so.
+        """One answer: a replica serves when it has given one, not when it says so.
 
         Raises PoolError.
         """
-        body = {"model": candidate.model.name, "prompt": "warm-up", "max_tokens": 1}
+        body: dict[str, Any] = {"model": _served_name(candidate)}
+        if candidate.variant.task == "generate":
+            path, body = "/v1/completions", {**body, "prompt": "warm-up", "max_tokens": 1}
+        else:
+            path, body = "/pooling", {**body, "input": "warm-up"}
         try:
             async with self._session.post(
-                f"{candidate.url}/v1/completions",
+                candidate.url + path,
                 json=body,
                 headers={"x-request-id": "warm-up"},
                 timeout=aiohttp.ClientTimeout(total=60),
@@ -153,47 +160,36 @@ class RayPools:
 
 
 def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
-    """A direct-streaming Serve application that runs one variant with vLLM.
-
-    Raises PoolError for a variant with an adapter: its base must not answer in its name.
-    """
-    variant = candidate.variant
-    if variant.lora is not None:
-        raise PoolError(f"{candidate.endpoint}: Ray pools load no adapters; merge it into weights")
-    on_cpu = candidate.pool.accelerator == "CPU"
+    """A direct-streaming Serve application that runs one variant with vLLM."""
+    pool, variant = candidate.pool, candidate.variant
     llm_config: dict[str, Any] = {
         "model_loading_config": {
-            "model_id": candidate.model.name,
+            "model_id": _base_name(candidate),
             "model_source": variant.weights,
         },
         # Off, so that vLLM's own /metrics is served at the endpoint's URL.
         "log_engine_metrics": False,
         "runtime_env": {"env_vars": dict(variant.env)},
         "deployment_config": {
+            "name": _deployment_name(candidate),
             "num_replicas": replicas,
             "graceful_shutdown_timeout_s": SHUTDOWN_GRACE_S,
             "max_ongoing_requests": 10_000,
             "health_check_period_s": 2,
             "health_check_timeout_s": 30,
+            "request_router_config": {
+                "request_router_class": "orchestrator.pools.replica_router.PrefixLoadRouter",
+                "request_router_kwargs": {"slack": max(2, variant.max_num_seqs // SLACK_DIVISOR)},
+            },
         },
-        "engine_kwargs": {
-            "max_model_len": variant.max_model_len,
-            "max_num_seqs": variant.max_num_seqs,
-            "disable_log_stats": False,
-            "enable_log_requests": True,
-            **variant.engine_args,
-        },
+        "engine_kwargs": _engine_kwargs(candidate),
         "experimental_configs": {"stream_batching_interval_ms": 0},
     }
-    if on_cpu:
+    if pool.accelerator == "CPU":
         llm_config["accelerator_config"] = {"kind": "cpu"}
-        llm_config["engine_kwargs"]["worker_cls"] = "orchestrator.pools.cpu_worker.CPUWorker"
         llm_config["deployment_config"]["ray_actor_options"] = {"num_cpus": 0.1}
     else:
-        llm_config["accelerator_type"] = candidate.pool.accelerator
-        llm_config["engine_kwargs"].setdefault(
-            "tensor_parallel_size", candidate.pool.gpus_per_replica
-        )
+        llm_config["accelerator_type"] = pool.accelerator
     return {
         "name": application_name(candidate),
         "route_prefix": candidate.route_prefix,
@@ -201,6 +197,44 @@ def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
         "external_scaler_enabled": True,
         "args": {"llm_configs": [llm_config]},
     }
+
+
+def _engine_kwargs(candidate: Candidate) -> dict[str, Any]:
+    variant = candidate.variant
+    kwargs: dict[str, Any] = {
+        "max_model_len": variant.max_model_len,
+        "max_num_seqs": variant.max_num_seqs,
+        "disable_log_stats": False,
+        "enable_log_requests": True,
+        "enable_prompt_tokens_details": True,
+    }
+    if candidate.pool.accelerator == "CPU":
+        kwargs["worker_cls"] = "orchestrator.pools.cpu_worker.CPUWorker"
+    else:
+        kwargs["tensor_parallel_size"] = candidate.pool.gpus_per_replica
+    if variant.task != "generate":
+        kwargs |= {"runner": "pooling", "convert": variant.task}
+    if variant.lora is not None:
+        adapter = {"name": _served_name(candidate), "path": variant.lora}
+        kwargs |= {"enable_lora": True, "max_loras": 1, "lora_modules": [adapter]}
+    return kwargs | variant.engine_args
+
+
+def _served_name(candidate: Candidate) -> str:
+    """What gateways ask the endpoint for."""
+    return candidate.variant.served_name or candidate.model.name
+
+
+def _base_name(candidate: Candidate) -> str:
+    """What the engine calls the weights themselves: under an adapter, what no model can be called,
+    so that the base never answers in its name."""
+    if candidate.variant.lora is None:
+        return candidate.model.name
+    return f"{candidate.variant.name}@base"
+
+
+def _deployment_name(candidate: Candidate) -> str:
+    return candidate.variant.name.replace(".", "_")
 
 
 def _replicas(application: dict[str, Any]) -> Replicas:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from orchestrator.config.data_class import DataClass
-from orchestrator.sessions.fingerprint import Fingerprints, Hasher, joined
+from orchestrator.sessions.fingerprint import Hasher, Said, said_in
 from orchestrator.sessions.store import SessionStore
 from orchestrator.sessions.turns import SYSTEM, Turn, turns
+from orchestrator.sessions.winnowing import Fingerprints, joined
 
 COMMON_BITS = 22
 COMMON = 3
@@ -23,7 +25,7 @@ FORGET_AFTER = 1 << (COMMON_BITS - 2)
 class Conversation:
     """A request's place in its conversation."""
 
-    turns: Sequence[Turn]
+    said: Sequence[Said]
     identity: Fingerprints
     """Of the session's id, and of the history up to each answer."""
     texts: Fingerprints
@@ -49,39 +51,43 @@ class Ratchet:
 
     def recognize(self, workload: str, session_id: str, body: dict[str, Any]) -> Conversation:
         """Raises SessionsUnavailable."""
-        said = turns(body)
-        identity = self._hasher.history(said)
+        said = said_in(turns(body))
+        own = [turn for turn in said if turn.role not in SYSTEM]
+        answered = max((n for n, turn in enumerate(own, 1) if turn.role == "assistant"), default=0)
+        # What the application says raises nobody, but it may quote somebody.
+        by_application = [turn for turn in said if turn.role in SYSTEM]
+        earlier, newest, quoted = self._hasher.texts(own[:answered], own[answered:], by_application)
+        identity = self._hasher.history(own[:answered])
         if session_id:
             identity = joined([identity, self._hasher.name(workload, session_id)])
-        own = [turn for turn in said if turn.role not in SYSTEM]
-        answered = max((n for n, turn in enumerate(own) if turn.role == "assistant"), default=-1)
-        newest = self._hasher.texts(own[answered + 1 :])
-        texts = joined([self._hasher.texts(own[: answered + 1]), newest])
-        # What the application says raises nobody, but it may quote somebody.
-        quoted = self._hasher.texts(turn for turn in said if turn.role in SYSTEM)
+        texts = joined([earlier, newest])
         highest = self._store.highest(joined([identity, texts, quoted]))
         return Conversation(said, identity, texts, newest, highest)
 
     def keep(self, conversation: Conversation, data_class: DataClass) -> None:
         """Remembers it as this sensitive, before its answer begins: by then whatever comes next is
         recognized by every gateway. Raises SessionsUnavailable."""
-        rare = conversation.texts[self._common[_slots(conversation.texts)] < COMMON]
+        rare = conversation.texts[self._common.take(_slots(conversation.texts)) < COMMON]
         self._store.add(joined([conversation.identity, rare]), data_class)
 
     def keep_answer(self, conversation: Conversation, answer: Turn, data_class: DataClass) -> None:
         """Remembers the answer too, before its end is sent. Raises SessionsUnavailable."""
-        history = self._hasher.history([*conversation.turns, answer])[-1:]
-        self._store.add(joined([history, self._hasher.texts([answer])]), data_class)
+        answered = said_in([answer])
+        history = self._hasher.history([*conversation.said, *answered])[-1:]
+        self._store.add(joined([history, *self._hasher.texts(answered)]), data_class)
 
     def seen_unraised(self, conversation: Conversation) -> None:
         """Counts what it newly says towards what everybody says."""
         slots = _slots(conversation.newest)
-        self._common[slots] = np.minimum(self._common[slots], COMMON - 1) + 1
+        self._common[slots] = _ONE_MORE.take(self._common.take(slots))
         self._counted += len(slots)
         if self._counted > FORGET_AFTER:
             self._common >>= 1
             self._counted = 0
 
 
-def _slots(fingerprints: Fingerprints) -> Fingerprints:
-    return fingerprints >> np.uint64(64 - COMMON_BITS)
+_ONE_MORE = np.array([*range(1, COMMON + 1), COMMON], np.uint8)
+
+
+def _slots(fingerprints: Fingerprints) -> npt.NDArray[np.int64]:
+    return (fingerprints >> np.uint64(64 - COMMON_BITS)).view(np.int64)

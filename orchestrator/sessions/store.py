@@ -5,9 +5,10 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from orchestrator.config.data_class import DataClass
-from orchestrator.sessions.fingerprint import Fingerprints
+from orchestrator.sessions.winnowing import Fingerprints
 
 FILTER_BITS = 24
 BUSY_TIMEOUT_S = 0.5
@@ -64,7 +65,7 @@ class SessionStore:
 
     def _highest(self, fingerprints: Fingerprints) -> DataClass:
         self._refresh()
-        maybe = fingerprints[self._filter[_slots(fingerprints)]]
+        maybe = fingerprints.compress(self._filter.take(_slots(fingerprints)))
         if not len(maybe):
             return DataClass.PUBLIC
         return max(map(self._ask, np.array_split(maybe, -(-len(maybe) // MAX_ASKED))))
@@ -111,5 +112,5 @@ class SessionStore:
         self._seen_version = version
 
 
-def _slots(fingerprints: Fingerprints) -> Fingerprints:
-    return fingerprints >> np.uint64(64 - FILTER_BITS)
+def _slots(fingerprints: Fingerprints) -> npt.NDArray[np.int64]:
+    return (fingerprints >> np.uint64(64 - FILTER_BITS)).view(np.int64)

@@ -25,6 +25,8 @@ ASKED = (
     "data_2",
 )
 """Fields whose strings are said by the user, beside or instead of messages."""
+_ASKED_ALONE = (*ASKED, "documents")
+_ELSEWHERE = frozenset({"messages", "model", "input"})
 NAMES = frozenset(
     {
         "role",
@@ -47,6 +49,7 @@ NAMES = frozenset(
     }
 )
 """Fields whose strings name things, or hold what is no text."""
+_PLAIN = frozenset({"role", "content"})
 _CALLS = frozenset({"function_call", "custom_tool_call", "mcp_call", "tool_use"})
 _ARGUMENTS = ("arguments", "input")
 _ASIDE = frozenset({"reasoning", "thinking", "redacted_thinking"})
@@ -78,8 +81,8 @@ def turns(body: dict[str, Any]) -> list[Turn]:
     """In their order, what belongs to nobody in particular first, as said by the system."""
     messages = body.get("messages")
     # Beside messages, documents are what the application found for them.
-    asked = ASKED if messages else (*ASKED, "documents")
-    rest = {k: v for k, v in body.items() if k not in ("messages", "model", "input", *asked)}
+    asked = ASKED if messages else _ASKED_ALONE
+    rest = {k: v for k, v in body.items() if k not in _ELSEWHERE and k not in asked}
     found = [Turn("system", text) for text in _strings(rest)]
     for message in _flat(messages):
         found += _said(message)
@@ -89,7 +92,8 @@ def turns(body: dict[str, Any]) -> list[Turn]:
     else:
         found += (Turn("user", text) for text in _strings(given))
     for name in asked:
-        found += (Turn("user", text) for text in _strings(body.get(name)))
+        if name in body:
+            found += (Turn("user", text) for text in _strings(body[name]))
     return found
 
 
@@ -104,12 +108,15 @@ def _flat(messages: Any) -> Iterator[dict[str, Any]]:
 def _said(message: dict[str, Any]) -> Iterator[Turn]:
     """By one message: several turns where it holds results of tools."""
     role, content = str(message.get("role", "user")), message.get("content")
+    if isinstance(content, str) and message.keys() <= _PLAIN:
+        yield Turn(role, content)
+        return
     said: list[str] = []
     called = list(_calls(message.get("tool_calls")))
     aside: list[str] = []
     has_results = False
     for part in content if isinstance(content, list) else (content,):
-        kind = part.get("type") if isinstance(part, dict) else None
+        kind = _type(part)
         if kind in _RESULTS:
             has_results = True
             yield Turn("tool", "\n".join(_strings(part)))
@@ -128,7 +135,7 @@ def _items(items: Iterable[Any]) -> Iterator[Turn]:
     """By the items of the Responses API, where one turn of the assistant may be several."""
     open_turn: _Assistant | None = None
     for item in items:
-        kind = item.get("type") if isinstance(item, dict) else None
+        kind = _type(item)
         is_message = kind in (None, "message")
         by_assistant = isinstance(item, dict) and (
             (is_message and item.get("role") == "assistant") or kind in _CALLS or kind in _ASIDE
@@ -156,6 +163,11 @@ def _items(items: Iterable[Any]) -> Iterator[Turn]:
             yield Turn("tool", "\n".join(_strings(item)))
     if open_turn:
         yield open_turn.turn()
+
+
+def _type(value: Any) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return kind if isinstance(kind, str) else None
 
 
 def _calls(calls: Any) -> Iterator[str]:

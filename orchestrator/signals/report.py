@@ -18,6 +18,16 @@ class EndpointReport(BaseModel):
     """Prompt and completion tokens by workload."""
 
 
+class QueueReport(BaseModel):
+    """Requests that wait in the gateway, because all that could take them is full or not there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    endpoints: list[str]
+    """Where each of them could run at home."""
+    ages_s: list[float]
+
+
 class AuditHead(BaseModel):
     """The last row of a gateway's audit chain that is safe on disk."""
 
@@ -37,5 +47,6 @@ class GatewayReport(BaseModel):
     snapshot_version: int
     """The snapshot on which this gateway decides."""
     endpoints: dict[str, EndpointReport] = {}
+    queues: list[QueueReport] = []
     leaving: bool = False
     """The gateway's last report: it has no request open and takes no more."""

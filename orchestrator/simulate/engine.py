@@ -24,7 +24,7 @@ from orchestrator.simulate.shapes import Chat, Completion, Message, Response, Sh
 DEFAULT_MAX_TOKENS = 16
 DIED = "EngineCore encountered an issue."
 
-Handler = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request, dict[str, Any], Fault | None], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,9 @@ class SimulatedEngine:
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self.metrics.exposition(), content_type="text/plain")
 
-    async def _tokenize(self, request: web.Request, body: dict[str, Any]) -> web.Response:
+    async def _tokenize(
+        self, request: web.Request, body: dict[str, Any], _: Fault | None
+    ) -> web.Response:
         count = count_tokens(body)
         if request.path == "/v1/messages/count_tokens":
             context = {"original_input_tokens": count}
@@ -116,11 +118,13 @@ class SimulatedEngine:
         }
         return web.json_response(answer)
 
-    async def _detokenize(self, _: web.Request, body: dict[str, Any]) -> web.Response:
+    async def _detokenize(
+        self, _: web.Request, body: dict[str, Any], __: Fault | None
+    ) -> web.Response:
         return web.json_response({"prompt": "".join(f" t{int(n)}" for n in body["tokens"])})
 
     def _answered(self, answer: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Reads a request and remembers it; refuses what it is not."""
+        """Reads a request and remembers it, and lets it meet a fault; refuses what it is not."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
@@ -130,7 +134,14 @@ class SimulatedEngine:
                 if self.remember:
                     given_id = request.headers.get("x-request-id", "")
                     self.received.append(Received(given_id, request.path, body))
-                return await answer(request, body)
+                fault = await self._fault()
+                if (
+                    fault is not None
+                    and fault.kind is FaultKind.MALFORMED
+                    and not body.get("stream")
+                ):
+                    return web.Response(text="<html>", content_type="application/json")
+                return await answer(request, body, fault)
             except Refused as refused:
                 return _refusal(request, refused.status, str(refused), refused.param)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -143,11 +154,10 @@ class SimulatedEngine:
         return handle
 
     def _generates(self, shape: type[Shape]) -> Handler:
-        async def answer(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        async def answer(
+            request: web.Request, body: dict[str, Any], fault: Fault | None
+        ) -> web.StreamResponse:
             job = self._job(request, body, shape)
-            fault = await self._fault()
-            if fault is not None and fault.kind is FaultKind.MALFORMED and not job.stream:
-                return web.Response(text="<html>", content_type="application/json")
             async with self._slot(job.prompt_tokens, job.output_tokens):
                 answered = self._streamed if job.stream else self._whole
                 return await answered(request, job, fault)
@@ -157,12 +167,11 @@ class SimulatedEngine:
     def _reads(self, made: Callable[[str, dict[str, Any], int], dict[str, Any]]) -> Handler:
         """For what is answered without generating anything."""
 
-        async def answer(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        async def answer(
+            request: web.Request, body: dict[str, Any], fault: Fault | None
+        ) -> web.StreamResponse:
             prompt_tokens = count_tokens(body)
             value = made(self._id(request), body, prompt_tokens)
-            fault = await self._fault()
-            if fault is not None and fault.kind is FaultKind.MALFORMED:
-                return web.Response(text="<html>", content_type="application/json")
             async with self._slot(prompt_tokens, 0):
                 if await self._broken(request, fault, 0):
                     return _refusal(request, 500, "engine core died", None)

@@ -43,6 +43,7 @@ class Shape(ABC):
 
 class _Choices(Shape):
     chunk: ClassVar[str]
+    details: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, *about: Any) -> None:
         super().__init__(*about)
@@ -67,11 +68,11 @@ class _Choices(Shape):
             "choices": choices,
         }
 
-    def chunk_of(self, choice: dict[str, Any], produced: int) -> bytes:
+    def chunk_of(self, choice: dict[str, Any], produced: int, **more: Any) -> bytes:
         value = self.envelope(self.chunk, [choice])
         if self._tells_throughout:
-            value["usage"] = self.usage(produced)
-        return data(value)
+            value["usage"] = self.usage(produced) | self.details
+        return data(value | more)
 
     def closing(self, text: str, produced: int, with_usage: bool) -> Iterator[bytes]:
         if self._tells_usage and with_usage:
@@ -84,6 +85,7 @@ class Chat(_Choices):
     limits = ("max_completion_tokens", "max_tokens")
     prefix = "chatcmpl-"
     chunk = "chat.completion.chunk"
+    details: ClassVar[dict[str, Any]] = {"completion_tokens_details": None}
 
     def whole(self, text: str, produced: int) -> dict[str, Any]:
         message = {"role": "assistant", "content": text, "refusal": None, "reasoning": None}
@@ -94,15 +96,11 @@ class Chat(_Choices):
         usage = self.usage(produced * self.choices) | {"prompt_tokens_details": None}
         return self.envelope("chat.completion", choices) | {"usage": usage}
 
-    def usage(self, produced: int) -> dict[str, Any]:
-        details = {"completion_tokens_details": None} if self._tells_throughout else {}
-        return super().usage(produced) | details
-
     def opening(self) -> Iterator[bytes]:
         for index in range(self.choices):
             delta = {"role": "assistant", "content": ""}
             choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
-            yield self.chunk_of(choice, 0)
+            yield self.chunk_of(choice, 0, prompt_token_ids=None, prompt_text=None)
 
     def token(self, text: str, produced: int, last: bool) -> Iterator[bytes]:
         for index in range(self.choices):

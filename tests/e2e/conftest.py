@@ -22,6 +22,11 @@ ROOT = Path(__file__).parents[2]
 ORCHESTRATOR = str(Path(sys.executable).with_name("orchestrator"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the stack comes last: other clusters would not fit beside it."""
+    items.sort(key=lambda item: "stack" in getattr(item, "fixturenames", ()))
+
+
 @dataclass(frozen=True)
 class Stack:
     url: str

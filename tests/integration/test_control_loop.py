@@ -113,6 +113,12 @@ class World:
             assert answer.status != 200 or text.endswith("data: [DONE]\n\n")
             return answer.status, answer.headers.get("x-orchestrator-pool", "")
 
+    async def pools(self, workload: str) -> set[str]:
+        """That answer some requests at once."""
+        answers = await asyncio.gather(*(self.ask(workload) for _ in range(8)))
+        assert {status for status, _ in answers} == {200}
+        return {pool for _, pool in answers}
+
     def burst(self) -> dict[str, Any]:
         state: dict[str, Any] = self.controller.state()["bursts"]["assistant"]
         return state
@@ -222,8 +228,8 @@ def test_a_slow_home_bursts_is_relieved_and_takes_its_load_back(
     async def test(w: World) -> None:
         loading = await load_until_it_bursts(w)
         await w.published()
-        assert await w.ask("assistant") == (200, "cloud-gpu")
-        assert await w.ask("records") == (200, "home-gpu")
+        assert "cloud-gpu" in await w.pools("assistant")
+        assert await w.pools("records") == {"home-gpu"}
         assert all(status == 200 for status, _ in await loading)
         await w.until("home")
         await w.published()
@@ -273,9 +279,9 @@ def test_gateways_go_on_without_a_controller_until_their_snapshot_is_stale(
     async def test(w: World) -> None:
         loading = await load_until_it_bursts(w)
         await w.published()
-        assert await w.ask("assistant") == (200, "cloud-gpu")
+        assert "cloud-gpu" in await w.pools("assistant")
         await w.stop_controller()
-        assert await w.ask("assistant") == (200, "cloud-gpu")
+        assert "cloud-gpu" in await w.pools("assistant")
         await loading
         await asyncio.sleep(2.2)
         # Nobody vouches for prices and bursts any more: everything counts as restricted.

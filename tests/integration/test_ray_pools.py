@@ -7,8 +7,9 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from pydantic import ValidationError
 
-from orchestrator.config.spec import Cluster
+from orchestrator.config.spec import Cluster, Model
 from orchestrator.policy.candidate import Candidate
 from orchestrator.pools.ray import PoolError, RayPools, Replicas, llm_application
 from tests.integration.engines import scripted, serve
@@ -76,7 +77,105 @@ def _route(candidate: Candidate) -> str:
     return f"/pools/{candidate.endpoint}"
 
 
+def engine_of(**variant: Any) -> tuple[str, dict[str, Any]]:
+    """What the engine calls the weights, and its arguments."""
+    changed = CANDIDATE.variant.model_copy(update=variant)
+    config = llm_application(replace(CANDIDATE, variant=changed), 1)["args"]["llm_configs"][0]
+    return config["model_loading_config"]["model_id"], config["engine_kwargs"]
+
+
+@pytest.mark.parametrize(("served_name", "answers_to"), [(None, "m"), ("letters", "letters")])
+def test_an_adapter_is_loaded_under_the_name_that_gateways_ask_for(
+    served_name: str | None, answers_to: str
+) -> None:
+    base, engine = engine_of(lora="org/adapter", served_name=served_name)
+    assert engine["lora_modules"] == [{"name": answers_to, "path": "org/adapter"}]
+    assert engine["enable_lora"] is True
+    assert "lora_modules" not in engine_of()[1]
+    assert base != answers_to
+
+
 def test_a_base_never_answers_in_the_name_of_its_adapter() -> None:
-    variant = CANDIDATE.variant.model_copy(update={"lora": "org/adapter"})
-    with pytest.raises(PoolError, match="adapter"):
-        llm_application(replace(CANDIDATE, variant=variant), 1)
+    base, _ = engine_of(lora="org/adapter")
+    with pytest.raises(ValidationError, match="name"):
+        Model(name=base, variants=[CANDIDATE.variant])
+    assert engine_of()[0] == CANDIDATE.model.name
+
+
+def test_an_adapter_may_be_larger_than_vllm_expects() -> None:
+    assert (
+        engine_of(lora="org/adapter", engine_args={"max_lora_rank": 64})[1]["max_lora_rank"] == 64
+    )
+
+
+@pytest.mark.parametrize("task", ["embed", "classify"])
+def test_a_variant_that_generates_nothing_is_converted_to_what_it_does(task: str) -> None:
+    _, engine = engine_of(task=task)
+    assert (engine["runner"], engine["convert"]) == ("pooling", task)
+    assert "runner" not in engine_of()[1]
+
+
+@pytest.mark.parametrize(
+    ("variant", "path", "body"),
+    [
+        ({}, "/v1/completions", {"model": "m", "prompt": "warm-up", "max_tokens": 1}),
+        ({"task": "embed"}, "/pooling", {"model": "m", "input": "warm-up"}),
+        ({"task": "classify"}, "/pooling", {"model": "m", "input": "warm-up"}),
+        (
+            {"lora": "org/adapter", "served_name": "letters"},
+            "/v1/completions",
+            {"model": "letters", "prompt": "warm-up", "max_tokens": 1},
+        ),
+    ],
+)
+def test_a_replica_is_warmed_up_by_what_its_engine_answers(
+    variant: dict[str, Any], path: str, body: dict[str, Any]
+) -> None:
+    assert warmed_up(variant, status=200) == (f"{_route(CANDIDATE)}{path}", body)
+
+
+def test_a_replica_that_does_not_answer_is_not_warm() -> None:
+    with pytest.raises(PoolError, match="404"):
+        warmed_up({}, status=404)
+
+
+def warmed_up(variant: dict[str, Any], status: int) -> tuple[str, Any]:
+    """Path and body of the request that warms a variant up."""
+    calls: list[tuple[str, Any]] = []
+
+    async def engine(request: web.Request) -> web.Response:
+        calls.append((request.path, await request.json()))
+        return web.json_response({}, status=status)
+
+    async def inside() -> None:
+        async with serve(scripted(engine)) as at, aiohttp.ClientSession() as session:
+            cluster = Cluster(name="away", zone="cloud", kind="ray", url=at, dashboard_url=at)
+            changed = CANDIDATE.variant.model_copy(update=variant)
+            candidate = replace(CANDIDATE, cluster=cluster, variant=changed)
+            await RayPools(cluster, session).warm_up(candidate)
+
+    asyncio.run(inside())
+    return calls[-1]
+
+
+def test_a_variant_with_dots_in_its_name_is_scaled_where_serve_has_it() -> None:
+    variant = CANDIDATE.variant.model_copy(update={"name": "llama-3.1"})
+    candidate = replace(CANDIDATE, variant=variant)
+    name = llm_application(candidate, 1)["args"]["llm_configs"][0]["deployment_config"]["name"]
+    assert scaled_path(candidate).endswith(f"/deployments/LLMServer:{name}/scale")
+
+
+def scaled_path(candidate: Candidate) -> str:
+    paths: list[str] = []
+
+    async def dashboard(request: web.Request) -> web.Response:
+        paths.append(request.rel_url.raw_path)
+        return web.json_response({})
+
+    async def inside() -> None:
+        async with serve(scripted(dashboard)) as at, aiohttp.ClientSession() as session:
+            cluster = Cluster(name="away", zone="cloud", kind="ray", url=at, dashboard_url=at)
+            await RayPools(cluster, session).scale(candidate, 2, Replicas())
+
+    asyncio.run(inside())
+    return paths[-1]

@@ -140,8 +140,8 @@ def version(directory: Path) -> str:
 def test_applied_rules_take_hold_and_no_request_is_dropped(tmp_path: Path, free_port: int) -> None:
     async def test() -> None:
         async with stack(tmp_path, free_port) as s:
-            running = [asyncio.create_task(s.ask("open", tokens=300)) for _ in range(10)]
-            while len(s.home.received) + len(s.away.received) < 10:
+            running = [asyncio.create_task(s.ask("open", tokens=300)) for _ in range(6)]
+            while len(s.home.received) + len(s.away.received) < 6:
                 await asyncio.sleep(0.01)
             at_home = len(s.home.received)
             assert at_home

@@ -1,6 +1,7 @@
 """The simulated engine behaves as vLLM does."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -59,6 +60,100 @@ def test_a_stream_is_role_tokens_usage_done() -> None:
         assert '"finish_reason":"length"' in events[2]
         assert '"choices":[]' in events[3]
         assert events[4] == "data: [DONE]"
+
+    run(test)
+
+
+async def events(http: aiohttp.ClientSession, path: str, **body: Any) -> list[dict[str, Any]]:
+    async with http.post(path, json={"model": "m", "stream": True, **body}) as answer:
+        lines = (await answer.text()).splitlines()
+    return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+
+
+def test_usage_comes_throughout_where_it_is_asked_for() -> None:
+    async def test(http: aiohttp.ClientSession) -> None:
+        options = {"include_usage": True, "continuous_usage_stats": True}
+        body = chat(max_tokens=2, stream_options=options)
+        chunks = await events(http, "/v1/chat/completions", **body)
+        assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [0, 1, 2, 2]
+
+    run(test)
+
+
+def test_every_choice_says_the_same_and_is_counted() -> None:
+    async def test(http: aiohttp.ClientSession) -> None:
+        body = chat(max_tokens=2, n=3, stream_options={"include_usage": True})
+        *chunks, last = await events(http, "/v1/chat/completions", **body)
+        assert [chunk["choices"][0]["index"] for chunk in chunks] == [0, 1, 2] * 3
+        assert last["usage"]["completion_tokens"] == 6
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/v1/chat/completions",
+            {
+                "messages": [{"role": "assistant", "content": " t0 t1"}],
+                "continue_final_message": True,
+            },
+        ),
+        ("/v1/completions", {"prompt": "a t0 t1"}),
+    ],
+)
+def test_a_continued_answer_goes_on_counting(path: str, body: dict[str, Any]) -> None:
+    async def test(http: aiohttp.ClientSession) -> None:
+        async with http.post(path, json={"model": "m", "max_tokens": 2, **body}) as answer:
+            assert " t2 t3" in await answer.text()
+
+    run(test)
+
+
+def test_named_events_come_in_vllms_order() -> None:
+    async def test(http: aiohttp.ClientSession) -> None:
+        message = await events(http, "/v1/messages", **chat(max_tokens=2))
+        assert [event["type"] for event in message] == [
+            "message_start",
+            "content_block_start",
+            "content_block_delta",
+            "content_block_delta",
+            "content_block_stop",
+            "message_delta",
+            "message_stop",
+        ]
+        response = await events(http, "/v1/responses", input="a", max_output_tokens=2)
+        assert [event["type"].removeprefix("response.") for event in response] == [
+            "created",
+            "in_progress",
+            "output_item.added",
+            "content_part.added",
+            "output_text.delta",
+            "output_text.delta",
+            "output_text.done",
+            "content_part.done",
+            "output_item.done",
+            "completed",
+        ]
+        assert [event["sequence_number"] for event in response] == list(range(10))
+
+    run(test)
+
+
+def test_texts_are_embedded_ranked_and_scored() -> None:
+    async def test(http: aiohttp.ClientSession) -> None:
+        async with http.post("/v1/embeddings", json={"model": "m", "input": ["a", "b"]}) as answer:
+            data = (await answer.json())["data"]
+        assert [len(entry["embedding"]) for entry in data] == [8, 8]
+        assert data[0]["embedding"] != data[1]["embedding"]
+        ranked = {"model": "m", "query": "a b", "documents": ["c", "a b", "b"], "top_n": 2}
+        async with http.post("/rerank", json=ranked) as answer:
+            results = (await answer.json())["results"]
+        assert [result["index"] for result in results] == [1, 2]
+        scored = {"model": "m", "text_1": "a", "text_2": ["a", "b"]}
+        async with http.post("/score", json=scored) as answer:
+            assert [entry["score"] for entry in (await answer.json())["data"]] == [1, 0]
 
     run(test)
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.data_class import DataClass
-from orchestrator.sessions.fingerprint import QUOTE, Hasher
+from orchestrator.sessions.fingerprint import Hasher, Said, said_in
 from orchestrator.sessions.ratchet import Ratchet
 from orchestrator.sessions.store import SessionsUnavailable
 from orchestrator.sessions.turns import Turn, turns
+from orchestrator.sessions.winnowing import QUOTE, STRETCH
 
 KEY = b"a key"
 FEW = settings(max_examples=200, deadline=None)
@@ -21,9 +22,22 @@ SECRET = (
     "The board has decided to close the plant in the north by the end of next year and to move "
     "all of its machines to the new site, which nobody outside of this room knows of."
 )
+HISTORY = [167532217227121280]
+NAME = [4990952303200455066]
+TEXTS = {
+    64425435880376581,
+    756465263804522576,
+    958078547860761643,
+    972540888893957845,
+    7504113392379273754,
+}
 words = st.text("abcdefghij äß", min_size=1, max_size=300)
 roles = st.sampled_from(["user", "assistant", "tool"])
 conversations = st.lists(st.tuples(roles, words), min_size=1, max_size=6)
+
+
+def spoken(*texts: str) -> list[Said]:
+    return said_in([Turn("user", text) for text in texts])
 
 
 def chat(*said: tuple[str, str]) -> dict[str, Any]:
@@ -192,8 +206,50 @@ def test_a_store_that_fails_says_so_and_never_that_nothing_was_raised(path: Path
 
 
 def test_without_the_key_a_text_cannot_be_tried() -> None:
-    said = [Turn("user", SECRET)]
-    assert not set(Hasher(b"one").texts(said)) & set(Hasher(b"other").texts(said))
+    (one,), (other,) = (Hasher(key).texts(spoken(SECRET)) for key in (b"one", b"other"))
+    assert not set(one) & set(other)
+
+
+def test_what_an_earlier_release_has_stored_is_found() -> None:
+    said = said_in([Turn("user", f"{SECRET} Größe: ½ ſtück"), Turn("assistant", "Known.")])
+    hasher = Hasher(KEY)
+    assert hasher.history(said).tolist() == HISTORY
+    assert set(hasher.texts(said)[0].tolist()) == TEXTS
+    assert hasher.name("w", "s").tolist() == NAME
+
+
+letters = st.text("abcdefgh\0. \n-Ä", max_size=400)
+
+
+@FEW
+@given(st.lists(st.lists(letters, max_size=4), max_size=4))
+def test_texts_read_together_are_found_as_each_alone(groups: list[list[str]]) -> None:
+    hasher = Hasher(KEY)
+    together = hasher.texts(*(spoken(*group) for group in groups))
+    alone = [[hasher.texts(spoken(text))[0] for text in group] for group in groups]
+    assert [set(found) for found in together] == [
+        {fingerprint for found in group for fingerprint in found} for group in alone
+    ]
+
+
+def test_no_quote_spans_two_texts_wherever_they_are_cut_to_be_read() -> None:
+    hasher, rare = Hasher(KEY), random.Random(0)
+    texts = ["".join(rare.choices("abcdefgh", k=rare.randrange(QUOTE, 900))) for _ in range(200)]
+    assert sum(map(len, texts)) > 2 * STRETCH
+    (together,) = hasher.texts(spoken(*texts))
+    alone = {fingerprint for text in texts for fingerprint in hasher.texts(spoken(text))[0]}
+    assert set(together) == alone
+
+
+def test_a_quote_is_found_wherever_a_long_text_is_cut_to_be_read() -> None:
+    text = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=3 * STRETCH))
+    # As the second of two texts it is cut elsewhere.
+    for texts in ([text], ["x" * QUOTE, text]):
+        (whole,) = Hasher(KEY).texts(spoken(*texts))
+        for near in (0, STRETCH, 2 * STRETCH, len(text) - QUOTE):
+            for start in range(max(0, near - 2 * QUOTE), min(near + 2, len(text) - QUOTE) + 1):
+                (quoted,) = Hasher(KEY).texts(spoken(text[start : start + QUOTE]))
+                assert set(quoted) & set(whole)
 
 
 json = st.recursive(
@@ -205,5 +261,6 @@ json = st.recursive(
 @FEW
 @given(st.dictionaries(st.sampled_from(["messages", "prompt", "input", "model"]), json))
 def test_no_shape_of_a_body_is_too_odd(body: dict[str, Any]) -> None:
-    Hasher(KEY).texts(turns(body))
-    Hasher(KEY).history(turns(body))
+    said = said_in(turns(body))
+    Hasher(KEY).texts(said)
+    Hasher(KEY).history(said)

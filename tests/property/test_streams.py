@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from orchestrator.classify import Classification, Classifier
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec import ClassifierSpec
+from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.errors import ApiError
@@ -38,6 +39,7 @@ EXCHANGE = SimpleNamespace(
     catalogue=RULES.catalogue,
     view=View(RULES.catalogue, snapshot(), "g"),
     snapshot_age_s=0.0,
+    admission=Admission(10),
 )
 LABELS = Labels(
     DataClass.PUBLIC, DataClass.PUBLIC, Classification(DataClass.PUBLIC), conversation=None

@@ -57,6 +57,18 @@ def test_no_measurement_triggers_nothing() -> None:
     assert after(replace(SLOW, ttft_p95_s=None), 60, BurstState(), 100).phase is BurstPhase.HOME
 
 
+def test_a_queue_is_a_trigger_and_with_no_replica_at_home_any_is_too_long() -> None:
+    for waiting, home_replicas, phase in (
+        (8, 1, BurstPhase.HOME),
+        (9, 1, BurstPhase.BURSTING),
+        (9, 2, BurstPhase.HOME),
+        (1, 0, BurstPhase.BURSTING),
+        (0, 0, BurstPhase.HOME),
+    ):
+        signals = replace(CALM, waiting=waiting, home_replicas=home_replicas)
+        assert after(signals, 3, BurstState(), 100).phase is phase
+
+
 def test_above_the_ceiling_the_same_load_does_not_burst_and_says_why() -> None:
     state = after(replace(SLOW, quotes={"cloud-gpu": quote(3.2, 100)}), 60, BurstState(), 100)
     assert state.phase is BurstPhase.HOME

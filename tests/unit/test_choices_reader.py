@@ -238,3 +238,10 @@ def test_text_that_comes_twice_is_no_text(text: str) -> None:
             reader.read(token(repeated))
     assert reader.text == 3 * text
     assert reader.usage == Usage(3, 3, 0)
+
+
+def test_a_prompt_that_is_given_back_is_no_repetition() -> None:
+    made = reader()
+    echoed = chat_token("Once upon", 1).replace(b'"completion_tokens":1', b'"completion_tokens":0')
+    assert made.read(echoed)[0] is Kind.CONTENT
+    assert made.read(chat_token(" a", 1))[0] is Kind.CONTENT

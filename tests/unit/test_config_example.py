@@ -36,7 +36,7 @@ def read(file: Path) -> dict[str, Any]:
 
 def test_the_example_is_valid_and_of_the_size_it_claims() -> None:
     c = load(EXAMPLE).configuration
-    assert (len(c.models), len(c.workloads)) == (8, 20)
+    assert (len(c.models), len(c.workloads)) == (9, 20)
     assert sum(v.lora is not None for m in c.models for v in m.variants) == 2
     assert {p.capacity_type for p in c.pools} == {"reserved", "on-demand", "spot"}
     assert {v.quantization for m in c.models for v in m.variants} >= {"none", "fp8", "awq"}

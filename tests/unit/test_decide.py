@@ -1,16 +1,20 @@
 """Which pool takes a request, and what is said of the others."""
 
+from hypothesis import given
+
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec import Configuration
 from orchestrator.policy.catalogue import Catalogue
+from orchestrator.policy.constraints.momentary import MOMENTARY
 from orchestrator.policy.decide import decide
 from orchestrator.policy.explain import explain
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.snapshot import BurstPhase, Hold, Snapshot
 from orchestrator.policy.view import View
-from tests.worlds import small, snapshot
+from tests.worlds import questions, small, snapshot
 
 WORLD = small()
+MOMENTARY_CODES = {code for code, _ in MOMENTARY}
 HOME, CLOUD = "home-gpu/m-fp16", "cloud-gpu/m-fp16"
 
 
@@ -131,3 +135,68 @@ def test_an_answer_that_has_begun_goes_on_with_its_variant_or_not_at_all() -> No
     assert granted(Facts("assistant", "m", variant="m-fp16"), bursting()) == HOME
     code, detail = rejected(Facts("assistant", "m", variant="m-int8"), bursting())[HOME]
     assert (code, "m-int8" in detail) == ("variant", True)
+
+
+def of_others(**inflight: int) -> Snapshot:
+    """Home with requests of gateways, and no burst."""
+    state = snapshot()
+    home = state.endpoints[HOME].model_copy(update={"inflight": inflight})
+    return state.model_copy(update={"endpoints": {**state.endpoints, HOME: home}})
+
+
+def test_an_endpoint_with_all_slots_and_a_short_backlog_taken_is_saturated() -> None:
+    assert granted(at_home(4), snapshot()) == HOME
+    decision = decide(at_home(5), View(WORLD, snapshot()))
+    assert decision.grant is None
+    assert decision.denied == "saturated"
+    code, detail = rejected(at_home(5), snapshot())[HOME]
+    assert code == "saturated"
+    assert "5 requests are open there; its 4 slots" in detail
+
+
+def test_what_is_full_and_would_not_do_anyway_has_the_other_reason() -> None:
+    full = WORLD.counts({HOME: 50, CLOUD: 50})
+    facts = Facts("assistant", "m", inflight=full)
+    assert {e: code for e, (code, _) in rejected(facts, snapshot()).items()} == {
+        HOME: "saturated",
+        CLOUD: "burst",
+    }
+    assert rejected(facts, snapshot(home_ready=0))[HOME][0] == "not_ready"
+    assert decide(facts, View(WORLD, snapshot(home_ready=0))).denied == "no_capacity"
+
+
+def test_a_gateway_that_others_leave_no_room_takes_its_part_all_the_same() -> None:
+    state = of_others(a=5)
+    for own, expected in ((0, HOME), (2, HOME), (3, None)):
+        assert granted(at_home(own), state, gateway_id="b") == expected
+    assert granted(at_home(0), state) is None
+
+
+def test_gateways_that_compete_come_to_equal_parts() -> None:
+    counts = {"a": 5, "b": 0}
+    for _ in range(30):
+        state = of_others(**{g: n for g, n in counts.items() if n})
+        for gateway in counts:
+            counts[gateway] = max(0, counts[gateway] - 1)
+            while granted(at_home(counts[gateway]), state, gateway_id=gateway):
+                counts[gateway] += 1
+    assert counts == {"a": 3, "b": 3}
+
+
+@given(questions())
+def test_the_denial_says_the_same_as_the_rules_that_rejected_each_candidate(
+    case: tuple[Facts, View],
+) -> None:
+    decision = decide(*case)
+    codes = {v.rejected_by for v in decision.verdicts}
+    if decision.denied == "saturated":
+        assert "saturated" in codes
+    elif decision.denied == "residency":
+        assert not codes & MOMENTARY_CODES
+    elif decision.denied == "context_length":
+        assert codes & MOMENTARY_CODES == {"context_length"}
+    elif decision.denied == "no_capacity":
+        assert codes & MOMENTARY_CODES - {"context_length", "saturated"}
+        assert "saturated" not in codes
+    else:
+        assert decision.grant is not None or decision.question is None

@@ -51,6 +51,17 @@ def test_a_burst_takes_what_home_cannot_hold_and_no_more_than_the_pool_has() -> 
         assert next_plan(loaded, bursting()).targets[CLOUD] == replicas
 
 
+def test_what_waits_in_gateways_calls_for_a_burst_and_for_replicas() -> None:
+    for queued, replicas in ((4, 1), (5, 2)):
+        home = EndpointState(ready_replicas=1, inflight={"g": 4}, queued=queued)
+        waited_for = replace(CALM, endpoints={HOME: home})
+        assert next_plan(waited_for, bursting()).targets[CLOUD] == replicas
+    lost = replace(CALM, endpoints={HOME: EndpointState(queued=3)})
+    after = next_plan(lost, BurstState(condition_since_s=1))
+    assert after.bursts["assistant"].phase is BurstPhase.BURSTING
+    assert after.targets[CLOUD] == 1
+
+
 def test_a_burst_gives_nothing_back_before_it_drains() -> None:
     assert next_plan(CALM, bursting(), held=2).targets[CLOUD] == 2
 

@@ -36,5 +36,11 @@ def test_an_event_has_a_largest_size_in_one_piece_or_in_many() -> None:
             split(*chunks)
 
 
+def test_an_event_may_give_a_large_prompt_back() -> None:
+    large = b"data: " + b"a" * 2 * sse.MAX_EVENT_BYTES + b"\n\n"
+    splitter = EventSplitter(sse.largest_event_bytes(len(large)))
+    assert list(splitter.feed(large)) == [large]
+
+
 def test_an_event_has_a_name_and_data_on_one_line() -> None:
     assert fields(b": remark\nid: 1\nevent: ping\ndata:{\ndata: }\n\n") == (b"ping", b"{ }")

@@ -173,3 +173,12 @@ def test_names_say_what_they_are() -> None:
 def test_the_page_is_up_to_date() -> None:
     page = Path(metrics.__file__).parents[1] / "METRICS.md"
     assert page.read_text() == markdown(), "run `make docs`"
+
+
+def test_who_waits_is_shown_while_it_waits() -> None:
+    telemetry = Telemetry()
+    with telemetry.queued("w", 50):
+        assert shown(telemetry, "orchestrator_queue_length") == {("w", "50"): 1}
+    assert shown(telemetry, "orchestrator_queue_length") == {("w", "50"): 0}
+    telemetry.shed("w", 50, "queue_full")
+    assert shown(telemetry, "orchestrator_shed_requests_total") == {("w", "50", "queue_full"): 1}

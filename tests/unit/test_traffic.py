@@ -1,7 +1,7 @@
 """What the gateways report, gathered: who may still be sending, and on which snapshot."""
 
 from orchestrator.controller.traffic import GONE_AFTER_S, Traffic
-from orchestrator.signals.report import EndpointReport, GatewayReport
+from orchestrator.signals.report import EndpointReport, GatewayReport, QueueReport
 
 STALE_S = 120
 
@@ -42,3 +42,15 @@ def test_a_gateway_that_says_goodbye_is_not_waited_for() -> None:
     traffic.take(report("a", 5, leaving=True), 1)
     assert traffic.oldest_snapshot(1) == 7
     assert traffic.inflight("p/v", 1) == {"b": 2}
+
+
+def test_who_waits_in_gateways_is_counted_once_and_its_age_wherever_it_could_run() -> None:
+    traffic = Traffic(20, STALE_S)
+    for gateway, ages_s in (("a", [1.0, 2.0, 3.0]), ("b", [4.0])):
+        queue = QueueReport(endpoints=["p/v", "q/v"], ages_s=ages_s)
+        traffic.take(report(gateway, 5).model_copy(update={"queues": [queue]}), 0)
+    assert traffic.queued("p/v", 1) + traffic.queued("q/v", 1) == 4
+    assert abs(traffic.queued("p/v", 1) - traffic.queued("q/v", 1)) <= 2
+    assert sorted(traffic.queued_ages_s("q/v", 1)) == [1, 2, 3, 4]
+    assert traffic.queued("elsewhere", 1) == 0
+    assert traffic.queued("p/v", GONE_AFTER_S + 1) == 0

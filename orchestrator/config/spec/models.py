@@ -37,6 +37,11 @@ class Variant(Spec):
         description="the model's name at the endpoint, where it is not ours: an adapter's name, or "
         "a provider's",
     )
+    task: Literal["generate", "embed", "classify"] = Field(
+        default="generate",
+        description="what its replicas do, as vLLM calls it: `generate` text, `embed` (embeddings, "
+        "also for rerank and score), `classify` (cross-encoders, for rerank and score)",
+    )
     quality: Share = Field(
         default=1.0, description="between variants of one model; compare with `min_quality`"
     )

@@ -64,6 +64,12 @@ class Gateway(Spec):
     max_concurrent_requests: int = Field(
         default=2000, ge=1, description="open in one replica; what is over them is refused"
     )
+    max_queued_requests: int = Field(
+        default=1000,
+        ge=1,
+        description="waiting in one replica for endpoints that are full; over them the least "
+        "important is refused",
+    )
     timeouts: Timeouts = Field(default=Timeouts(), description="of its requests to endpoints")
     jwt: list[JwtIssuer] = Field(
         default=[], description="whose tokens are taken where an API key would be"

@@ -34,6 +34,11 @@ class Slo(Spec):
 
     ttft_p95_s: Seconds = Field(description="time to first token")
     itl_p95_s: Seconds | None = Field(default=None, description="inter-token latency")
+    deadline_s: Seconds | None = Field(
+        default=None,
+        description="a request whose first token cannot come by then is refused, at once where "
+        "that is foreseen; none: the gateway's timeouts.first_token_s",
+    )
 
 
 class Budget(Spec):
@@ -99,7 +104,9 @@ class WhenInfeasible(Spec):
         default=None, description="a smaller variant, down to this quality"
     )
     queue_s: Annotated[float, Field(ge=0)] = Field(
-        default=0, description="wait for a replica for so long; 0: refuse at once"
+        default=0,
+        description="wait for a replica where none is ready, for so long; 0: refuse at once. "
+        "(Where all are busy, it waits until slo.deadline_s.)",
     )
 
 
@@ -146,7 +153,11 @@ class Workload(Spec):
     budget: Budget | None = Field(default=None, description="none: no limit but the ceiling")
     burst: Burst | None = Field(default=None, description="none: it never leaves its home pools")
     priority: int = Field(
-        default=50, ge=0, le=100, description="who waits, goes by this; high first"
+        default=50,
+        ge=0,
+        le=100,
+        description="who waits, goes by this; high first, strictly: nobody goes while somebody "
+        "above waits for the same. Among equals, the workload that has had the fewest tokens",
     )
     limits: Limits = Field(
         default=Limits(), description="of all its callers together; a key may have its own besides"

@@ -151,8 +151,8 @@ class ChoicesReader(Reader):
         return kind, passed_on
 
     def _go_on(self, told: int) -> None:
-        """Text that comes with no new token came before."""
-        if self._choices == 1:
+        """Text that comes with no new token came before; with none at all it is the prompt's."""
+        if self._choices == 1 and told:
             if told <= self._last_told:
                 raise UpstreamFailed("repeated")
             self._last_told = told

@@ -11,7 +11,8 @@ from orchestrator.policy.question import Question
 
 
 def score(q: Question, weight: float) -> Floats:
-    expected_s: Floats = np.maximum(q.load - q.slots, 0.0)
+    expected_s: Floats = np.maximum(q.load, q.slots)
+    expected_s -= q.slots
     expected_s *= q.turn_s
     if q.facts.prompt_tokens:
         expected_s += q.facts.prompt_tokens * q.selection.prefill_s_per_token

@@ -9,6 +9,7 @@ from orchestrator.policy.constraints.momentary import (
     held,
     price,
     ready,
+    saturated,
     variant,
 )
 
@@ -21,4 +22,6 @@ MOMENTARY = (
     ("held", held),
     ("not_ready", ready),
     ("excluded", excluded),
+    ("saturated", saturated),
 )
+"""The last one says of what would do otherwise that it is full."""

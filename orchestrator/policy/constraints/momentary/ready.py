@@ -5,7 +5,7 @@ from orchestrator.policy.question import Question
 
 
 def feasible(q: Question) -> Bools:
-    result: Bools = q.ready > 0
+    result: Bools = q.ready.astype(bool)
     return result
 
 

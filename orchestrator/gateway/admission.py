@@ -1,0 +1,100 @@
+"""Requests wait here for endpoints that are full or not there yet, and are told when they may go.
+
+One at a time: whoever may go is given what was found for it, and takes its place before the next is
+looked at. So nobody is told of room that another one has taken, and room never goes unnoticed.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from orchestrator.gateway.fair_queue import FairQueue, Ticket
+
+Found = TypeVar("Found")
+
+
+class Shed(Exception):
+    """The queue is full, and this request is the least important of all."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Waiter(Ticket, Generic[Found]):
+    look: "Callable[[Waiter[Found]], Found | None]"
+    """What became of it, if that can be said now. Else it has set `until_s`, which lies ahead."""
+    until_s: float
+    """When it is looked at for the last time, on the monotonic clock."""
+    outcome: "asyncio.Future[Found | None]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Admission(Generic[Found]):
+    def __init__(self, limit: int) -> None:
+        self.queue: FairQueue[Waiter[Found]] = FairQueue(limit)
+        self._awake: Waiter[Found] | None = None
+        """It was told its outcome and has not acted on it yet."""
+        self._scheduled = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits, whom nobody may overtake."""
+        return self._awake is not None or len(self.queue) > 0
+
+    async def wait(self, waiter: Waiter[Found]) -> Found:
+        """Its outcome. The caller acts on it before it awaits anything. Raises Shed."""
+        shed = self.queue.join(waiter)
+        if shed is not None:
+            shed.outcome.set_result(None)
+        try:
+            self._next()
+            while not waiter.outcome.done():
+                left_s = waiter.until_s - time.monotonic()
+                await asyncio.wait([waiter.outcome], timeout=max(left_s, 0))
+                if not waiter.outcome.done() and time.monotonic() >= waiter.until_s:
+                    found = waiter.look(waiter)
+                    if found is not None:
+                        return found
+            found = waiter.outcome.result()
+            if found is None:
+                raise Shed
+            return found
+        finally:
+            self.queue.leave(waiter)
+            if self._awake is waiter:
+                self._awake = None
+            self._schedule()
+
+    def stir(self, endpoint: str | None = None) -> None:
+        """A request ended there; with None: anything may have changed."""
+        if len(self.queue):
+            self.queue.stir(endpoint)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if len(self.queue) and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._scheduled_next)
+
+    def _scheduled_next(self) -> None:
+        self._scheduled = False
+        self._next()
+
+    def _next(self) -> None:
+        if self._awake is not None:
+            return
+        for waiter in self.queue.heads():
+            try:
+                found = waiter.look(waiter)
+            except Exception as error:
+                waiter.outcome.set_exception(error)
+                waiter.outcome.exception()  # it may be gone, and then nobody else asks
+            else:
+                if found is None:
+                    self.queue.rest(waiter)
+                    continue
+                waiter.outcome.set_result(found)
+            self.queue.leave(waiter)
+            self._awake = waiter
+            return
