@@ -8,6 +8,7 @@ error event; text is never repeated.
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from orchestrator.config.spec import Hedge
 from orchestrator.gateway.accounting import Accounting
@@ -120,11 +121,14 @@ class Relay:
                     raise next(t.exception() for t in done)  # type: ignore[misc]
                 racing = running
         finally:
+            # Without waiting: who is cancelled while it waits here would lose the one that won.
             for task in racing:
                 task.cancel()
-            for result in await asyncio.gather(*racing, return_exceptions=True):
-                if isinstance(result, Begun):
-                    self._attempts.end(call, result)
+                task.add_done_callback(partial(self._too_late, call))
+
+    def _too_late(self, call: Call, task: asyncio.Task[Begun]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._attempts.end(call, task.result())
 
     async def _second(self, call: Call, first: Attempt, failed: dict[str, str]) -> Attempt | None:
         """A grant of its own for another endpoint, where there is one and a budget for it."""
