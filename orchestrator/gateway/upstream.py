@@ -80,7 +80,8 @@ class Upstreams:
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         self._pools: dict[tuple[str, Origin], ConnectionPool] = {}
-        self._targets: dict[tuple[str, Cluster, str], _Target] = {}
+        self._targets: dict[str, tuple[Candidate, _Target]] = {}
+        """By endpoint: of the candidate that was asked last, which new rules make anew."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -131,10 +132,10 @@ class Upstreams:
         return tuple(filter(None, (_token(candidate.cluster), parts.netloc, parts.hostname)))
 
     def _target(self, candidate: Candidate) -> _Target:
-        key = (candidate.zone.name, candidate.cluster, candidate.endpoint)
-        target = self._targets.get(key)
-        if target is None:
-            target = self._targets[key] = self._made(candidate)
+        made_for, target = self._targets.get(candidate.endpoint, (None, None))
+        if target is None or made_for is not candidate:
+            target = self._made(candidate)
+            self._targets[candidate.endpoint] = candidate, target
         return target
 
     def _made(self, candidate: Candidate) -> _Target:
