@@ -23,7 +23,7 @@ class Stream:
     started_s: float
     ended_s: float = 0.0
     tokens: int = 0
-    """With text, and by the engine's count where there is one."""
+    """Chunks with text."""
     connects: int = 1
     pool: str = ""
     outcome: str = "open"
@@ -42,7 +42,7 @@ class Streaming:
 
     stack: Stack
     clients: tuple[str, ...] = ("assistant", "assistant", "records", "records")
-    """Their workloads. As many as the engine takes at once: nobody waits long."""
+    """Their workloads. As many as an engine takes at once."""
     streams: list[Stream] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -86,21 +86,21 @@ class Streaming:
         return f"{len(streams)} streams: {dict(counts)}, {retried} connected anew; {dict(pools)}"
 
     def _go_on(self, workload: str, number: int) -> None:
-        turn = 0
+        client, turn = self.stack.client(workload), 0
         while not self._stop.is_set():
             turn += 1
-            stream = one(self.stack, workload, f"{self._name}-{number}-{turn}", MOST_TOKENS)
+            stream = one(client, workload, f"{self._name}-{number}-{turn}", MOST_TOKENS)
             self.streams.append(stream)
             if stream.outcome != "whole":
                 time.sleep(0.5)
 
 
-def one(stack: Stack, workload: str, request_id: str, most_tokens: int) -> Stream:
+def one(client: openai.OpenAI, workload: str, request_id: str, most_tokens: int) -> Stream:
+    """Asks one stream and reads it to its end."""
     stream = Stream(workload, request_id, most_tokens, time.monotonic())
-    client = stack.client(workload).with_options(timeout=BOUND_S)
     while True:
         try:
-            _read(client, stream)
+            _read(client.with_options(timeout=BOUND_S), stream)
         except openai.APIConnectionError as error:
             # Nothing had been said yet: what OpenAI's client would try again by itself.
             if stream.tokens == 0 and stream.connects == 1:

@@ -66,26 +66,39 @@ def test_a_killed_replica_breaks_no_stream_without_a_word_and_comes_back(stack: 
 def test_a_drained_pool_ends_its_streams_and_takes_no_more(stack: Stack) -> None:
     with Streaming(stack) as load:
         load.wait_for_streams()
-        long: list[Stream] = []
-        reader = threading.Thread(
-            target=lambda: long.append(one(stack, "records", "chaos-drain", 1000))
-        )
-        reader.start()
+        long, reader = a_long_stream(stack, 1000)
         time.sleep(2)
-        pools("drain")
-        wait_until("refusals", lambda: load.count("refused") >= 4)
-        drained_s = time.monotonic()
-        reader.join(BOUND_S)
-        whole = load.count("whole")
-        time.sleep(2)
-        assert load.count("whole") == whole, "a drained pool takes requests"
-        pools("resume")
+        try:
+            pools("drain")
+            wait_until("refusals", lambda: load.count("refused") >= 4)
+            drained_s = time.monotonic()
+            reader.join(BOUND_S)
+            time.sleep(1)
+        finally:
+            resumed_s = time.monotonic()
+            pools("resume")
         load.wait_for_streams()
     (stream,) = long
     assert stream.outcome == "whole", stream
     assert stream.started_s < drained_s < stream.ended_s, "it did not last beyond the drain"
     others = [s for s in load.streams if s.outcome not in ("whole", "refused")]
     assert not others, described(others)
+    meanwhile = [s for s in load.streams if drained_s < s.started_s < resumed_s]
+    assert {"records", "assistant"} == {s.workload for s in meanwhile}
+    assert not [s for s in meanwhile if s.pool == "onprem-cpu"], "it still takes requests"
+
+
+def a_long_stream(stack: Stack, tokens: int) -> tuple[list[Stream], threading.Thread]:
+    """Where it will be, and the thread that reads it."""
+    streams: list[Stream] = []
+
+    def read() -> None:
+        request_id = f"chaos-{time.time_ns():x}"
+        streams.append(one(stack.client("records"), "records", request_id, tokens))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    return streams, thread
 
 
 def pools(command: str) -> None:
@@ -96,11 +109,7 @@ def test_a_redeployed_gateway_breaks_no_stream_and_refuses_nothing(stack: Stack)
     before = gateways()
     with Streaming(stack) as load:
         load.wait_for_streams()
-        long: list[Stream] = []
-        reader = threading.Thread(
-            target=lambda: long.append(one(stack, "assistant", f"chaos-{time.time_ns():x}", 2000))
-        )
-        reader.start()
+        long, reader = a_long_stream(stack, 2000)
         time.sleep(1)
         asyncio.run(redeploy())
         wait_until("the old gateway stops", lambda: not gateways() & before)
