@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from orchestrator.config.spec import Gateway as Spec
 from orchestrator.gateway import metrics, openapi
 from orchestrator.gateway.access import Access
 from orchestrator.gateway.access_log import AccessLog
+from orchestrator.gateway.asgi import WHEN_GONE
+from orchestrator.gateway.batches import Asked, BatchApi, Content
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.dialects import ENDPOINTS
@@ -69,6 +72,9 @@ class Gateway:
         self._records = Records(self._ledger, self._audit)
         self._access_log = AccessLog(state / "logs" / "access.jsonl")
         self._observer = Observer(self._exchange.gateway_id, self.telemetry, self._access_log)
+        self._batches = BatchApi(
+            state / "batch", self._exchange, self._intake, self._observer, self.telemetry
+        )
         self._replicas = Replicas(state / "metrics", self._exchange.gateway_id)
         self._open = 0
         self._watch()
@@ -107,6 +113,7 @@ class Gateway:
             self._relay = Relay(
                 self._exchange, upstreams, self._sensitivity, self._records, self.telemetry
             )
+            await running.enter_async_context(self._batches.running(self._relay))
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -138,8 +145,12 @@ class Gateway:
                     )
                     call.trace = arrival.trace
                     assert self._relay is not None, "the server runs the lifespan first"
-                    with self._limiter.admitted(call), _while_connected(receive):
+                    with self._limiter.admitted(call), _while_connected(scope, receive):
                         await self._relay.run(call)
+            elif self._batches.serves(path):
+                caller = await self._access.caller(headers)
+                with self._place():
+                    await self._batch(caller, scope, receive, send, request_id)
             else:
                 await self._local(scope, headers, send, request_id)
         except ApiError as error:
@@ -217,6 +228,26 @@ class Gateway:
             caller = await self._access.caller(headers)
             caller.check_endpoint("models")
             await self._models(caller, path, send, request_id)
+
+    async def _batch(
+        self, caller: Caller, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> None:
+        declared = dict(scope["headers"]).get(b"content-length")
+        asked = Asked(
+            caller,
+            scope["method"],
+            scope["path"],
+            scope["query_string"],
+            scope["headers"],
+            receive,
+            partial(_body, declared, receive, self.spec.max_body_bytes),
+        )
+        answer = await self._batches.answer(asked)
+        if isinstance(answer, Content):
+            about = [(b"x-request-id", request_id.encode())]
+            await self._batches.send_content(answer, receive, send, about)
+        else:
+            await self._json(answer, send, request_id, caller)
 
     async def _ready(self, send: Send, request_id: str) -> None:
         """Ready when some endpoint is: a gateway in front of nothing should get no traffic."""
@@ -330,22 +361,22 @@ async def _body(declared: bytes | None, receive: Receive, limit: int) -> bytes:
 
 
 @contextmanager
-def _while_connected(receive: Receive) -> Iterator[None]:
+def _while_connected(scope: Scope, receive: Receive) -> Iterator[None]:
     """Cancels what it surrounds when the client goes away. Raises ClientGone then."""
     surrounded = asyncio.current_task()
     assert surrounded is not None
-    ended = gone = False
+    gone = False
 
-    async def watch() -> None:
+    def leave() -> None:
         nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        if not ended:
-            gone = True
-            surrounded.cancel()
+        gone = True
+        surrounded.cancel()
 
-    watching = asyncio.create_task(watch())
+    when_gone = scope.get("extensions", {}).get(WHEN_GONE)
+    watching = None if when_gone else asyncio.create_task(_watch(receive, leave))
     try:
+        if when_gone:
+            when_gone(leave)
         yield
     except asyncio.CancelledError:
         if not gone:
@@ -353,5 +384,15 @@ def _while_connected(receive: Receive) -> Iterator[None]:
         surrounded.uncancel()
         raise ClientGone from None
     finally:
-        ended = True
-        watching.cancel()
+        if when_gone:
+            when_gone(None)
+        else:
+            assert watching is not None
+            watching.cancel()
+
+
+async def _watch(receive: Receive, leave: Callable[[], None]) -> None:
+    """For servers that tell it in no other way."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    leave()

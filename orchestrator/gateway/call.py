@@ -1,6 +1,6 @@
 """A request on its way, and each attempt to have it answered."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,9 @@ class Call:
     """What it took to find the labels."""
     queued_s: float = 0.0
     """How long it has waited for a replica."""
+    avoided: Mapping[str, str] = field(default_factory=dict)
+    """Endpoints that it does not go to, with the reason: those that have no room for a request that
+    can wait."""
     attempts: list["Attempt"] = field(default_factory=list)
     trace: "RequestTrace | None" = None
 

@@ -181,6 +181,10 @@ class FairQueue(Generic[T]):
                 others[first.workload] += len(group.tickets)
         return above + mine + sum(min(count, mine + 1) for count in others.values())
 
+    def wanted(self, endpoint: str) -> bool:
+        """Whether somebody waits who could be sent there."""
+        return any(endpoint in group.first.endpoints for group in self._groups.values())
+
     def _firsts(self, priority: int) -> Iterator[T]:
         return (g.first for g in self._groups.values() if g.first.priority == priority)
 

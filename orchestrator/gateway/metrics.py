@@ -42,6 +42,7 @@ class Metric:
 TOKEN_TYPES = ("input", "output", "cached")
 ATTEMPT_KINDS = ("first", "retry", "hedge", "continuation")
 RAISED_BY = ("claimed", "session", "content")
+LINE_OUTCOMES = ("completed", "failed", "put_back")
 RECORDS = ("usage", "audit", "access_log", "spans")
 
 LABELS = {
@@ -76,6 +77,11 @@ LABELS = {
         Label("data_class", ", ".join(f"`{c.label}`" for c in DataClass), str(len(DataClass))),
         Label("by", ", ".join(f"`{by}`" for by in RAISED_BY), str(len(RAISED_BY))),
         Label("record", ", ".join(f"`{r}`" for r in RECORDS), str(len(RECORDS))),
+        Label(
+            "line_outcome",
+            ", ".join(f"`{o}`" for o in LINE_OUTCOMES),
+            str(len(LINE_OUTCOMES)),
+        ),
         Label("gateway", "the id of a replica on this node, new at every start", "replicas"),
     )
 }
@@ -187,6 +193,18 @@ QUEUE_WAIT = Metric(
     "How long a request waited for a replica, of those that had to",
     ("workload",),
     WAIT_S,
+)
+BATCH_LINES = Metric(
+    "orchestrator_batch_lines_total",
+    "counter",
+    "What became of claimed lines of batches; one that is put back is claimed again",
+    ("workload", "line_outcome"),
+)
+BATCH_LINES_OPEN = Metric(
+    "orchestrator_batch_lines_open",
+    "gauge",
+    "Lines of batches that this gateway is at work on",
+    ("workload",),
 )
 CLASSIFICATION = Metric(
     "orchestrator_classification_seconds",

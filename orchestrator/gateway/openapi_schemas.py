@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from orchestrator.gateway.batch_fields import WINDOW
+from orchestrator.gateway.dialects import ENDPOINTS
+
 Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
@@ -99,11 +102,8 @@ REQUESTS: dict[str, Schema] = {
         "input_file_id endpoint completion_window",
         {
             "input_file_id": NAME,
-            "endpoint": {
-                "type": "string",
-                "enum": ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"],
-            },
-            "completion_window": constant("24h"),
+            "endpoint": {"type": "string", "enum": list(ENDPOINTS)},
+            "completion_window": {"type": "string", "pattern": f"^{WINDOW.pattern}$"},
         },
     ),
 }

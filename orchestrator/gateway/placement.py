@@ -55,9 +55,12 @@ class Placement:
         self._admission: Admission[Found] = exchange.admission
         telemetry.watch(EJECTED, self._ejected)
 
+    def ejected(self) -> dict[str, str]:
+        """Endpoints that are left alone now, with the reason."""
+        return self._ejection.ejected(time.monotonic())
+
     def _ejected(self) -> dict[tuple[str, ...], float]:
-        ejected = self._ejection.ejected(time.monotonic())
-        return {tuple(endpoint.split("/")): 1 for endpoint in ejected}
+        return {tuple(endpoint.split("/")): 1 for endpoint in self.ejected()}
 
     def remember(self, call: Call) -> None:
         """What the request was found to be, before anything of it is sent. Raises ApiError 503."""
@@ -149,7 +152,12 @@ class Placement:
         return Waiter(
             workload.name,
             workload.priority,
-            (workload.name, call.request.model, decision.data_class, frozenset(failed)),
+            (
+                workload.name,
+                call.request.model,
+                decision.data_class,
+                frozenset({*failed, *call.avoided}),
+            ),
             selection.position.keys(),
             selection.home,
             call.started_s,
@@ -277,7 +285,7 @@ class Placement:
         """Ejected endpoints, and those that failed the request, are left alone while there are
         others, be they full: the last one is tried again, if one replica is not all that it is."""
         view = self._exchange.view
-        ejected = self._ejection.ejected(time.monotonic())
+        ejected = self.ejected()
         facts = self._facts(call, {**ejected, **failed}, smaller_variant)
         decision = decide(facts, view)
         if decision.grant is None and decision.denied != "saturated" and (ejected or failed):
@@ -299,7 +307,7 @@ class Placement:
             prompt_tokens=_prompt_tokens(call),
             snapshot_age_s=self._exchange.snapshot_age_s,
             inflight=self._telemetry.inflight.counts,
-            excluded=excluded,
+            excluded={**call.avoided, **excluded},
             affinity=self._affinity.of(call.request.body),
             variant=call.variant,
             smaller_variant=smaller_variant,

@@ -7,6 +7,7 @@ error event; text is never repeated.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from functools import partial
 
 from orchestrator.config.spec import Hedge
@@ -60,6 +61,10 @@ class Relay:
             await self._pass_body(call, begun)
         else:
             await self._pass_stream(call, begun)
+
+    def ejected(self) -> Mapping[str, str]:
+        """Endpoints that are left alone now, with the reason."""
+        return self._placement.ejected()
 
     async def _begun(self, call: Call) -> Begun:
         """The first attempt that begins to answer. Raises ApiError."""

@@ -44,6 +44,7 @@ class Telemetry:
         self._queued: dict[tuple[str, ...], float] = defaultdict(float)
         self._shed = Counts(metrics.SHED)
         self._queue_wait = Distribution(metrics.QUEUE_WAIT)
+        self._lines = Counts(metrics.BATCH_LINES)
         self._classification = Distribution(metrics.CLASSIFICATION)
         self._findings = Counts(metrics.FINDINGS)
         self._raised = Counts(metrics.RAISED)
@@ -155,6 +156,10 @@ class Telemetry:
     def waited(self, workload: str, queued_s: float) -> None:
         """For a replica, until there was one or patience ended."""
         self._queue_wait.observe((workload,), queued_s)
+
+    def line_ended(self, workload: str, outcome: str) -> None:
+        """`outcome` as the catalogue of metrics has it."""
+        self._lines.add((workload, outcome))
 
     def classified(self, workload: str, took_s: float) -> None:
         self._classification.observe((workload,), took_s)

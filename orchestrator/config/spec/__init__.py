@@ -22,8 +22,16 @@ from orchestrator.config.spec.places import (
     TokenPrice,
     Zone,
 )
-from orchestrator.config.spec.settings import Controller, Gateway, Policy, Timeouts, Weights
+from orchestrator.config.spec.settings import (
+    Batches,
+    Controller,
+    Gateway,
+    Policy,
+    Timeouts,
+    Weights,
+)
 from orchestrator.config.spec.workload import (
+    Batch,
     Budget,
     Burst,
     Hedge,
@@ -35,6 +43,8 @@ from orchestrator.config.spec.workload import (
 )
 
 __all__ = [
+    "Batch",
+    "Batches",
     "Budget",
     "Burst",
     "ClaimRule",

@@ -52,6 +52,23 @@ class Timeouts(Spec):
     total_s: Seconds = Field(default=600, description="for the whole answer")
 
 
+class Batches(Spec):
+    """What `/v1/files` and `/v1/batches` may keep in the gateway's state directory."""
+
+    max_file_bytes: int = Field(
+        default=200 * 1024 * 1024, ge=1024, description="of an uploaded file"
+    )
+    max_lines: int = Field(default=50_000, ge=1, description="of a batch's input file")
+    max_workload_bytes: int = Field(
+        default=10 * 1024**3, ge=1024, description="of all files that one workload has uploaded"
+    )
+    retention_s: Seconds = Field(
+        default=30 * 86400,
+        description="a file that was given no `expires_after` is deleted then, and a batch that "
+        "has been over for so long",
+    )
+
+
 class Gateway(Spec):
     """Where clients come in."""
 
@@ -71,6 +88,7 @@ class Gateway(Spec):
         "important is refused",
     )
     timeouts: Timeouts = Field(default=Timeouts(), description="of its requests to endpoints")
+    batches: Batches = Field(default=Batches(), description="files and batches")
     jwt: list[JwtIssuer] = Field(
         default=[], description="whose tokens are taken where an API key would be"
     )

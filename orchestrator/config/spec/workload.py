@@ -110,6 +110,27 @@ class WhenInfeasible(Spec):
     )
 
 
+class Batch(Spec):
+    """When the lines of the workload's batches run: where slots are idle, or a GPU is cheap, and in
+    any case in time for their deadline."""
+
+    max_concurrency: int = Field(
+        default=32, ge=1, le=10_000, description="lines open at once, of all its batches"
+    )
+    keep_free: Share = Field(
+        default=0.2,
+        description="of an endpoint's slots: left to requests that cannot wait, unless it is cheap",
+    )
+    usd_per_gpu_hour_below: Positive | None = Field(
+        default=None,
+        description="cheap is an endpoint below this; burst pools and endpoints that charge by the "
+        "token take lines only while they are cheap",
+    )
+    usd_per_million_tokens_below: Positive | None = Field(
+        default=None, description="cheap is also an endpoint below this"
+    )
+
+
 class Hedge(Spec):
     """A second attempt, elsewhere, for a short request whose first one takes its time. The first
     to answer is passed on, the other is cancelled; both are paid for."""
@@ -166,3 +187,4 @@ class Workload(Spec):
     when_infeasible: WhenInfeasible = Field(
         default=WhenInfeasible(), description="none: refuse at once"
     )
+    batch: Batch = Field(default=Batch(), description="its lines in `/v1/batches`")
