@@ -40,6 +40,8 @@ class _Tally:
 
     def add(self, findings: list[Finding]) -> None:
         """Every finding raises the class, also where another is the one that counts."""
+        if not findings:
+            return
         self.kinds.update(finding.type.kind for finding in findings)
         self.counts.update(finding.type for finding in without_overlaps(findings))
 
@@ -119,12 +121,10 @@ def _chunks(pieces: Iterator[str | None], tally: _Tally) -> Iterator[str]:
         yield _joined(batch)
 
 
-def _without_nul(text: str) -> str:
-    return text.replace("\0", "")
-
-
 def _joined(strings: list[str]) -> str:
-    text = "\0".join(strings)
-    if text.count("\0") >= len(strings):
-        text = "\0".join(map(_without_nul, strings))
-    return text
+    return "\0".join(map(_without_nul, strings))
+
+
+def _without_nul(text: str) -> str:
+    # To look for one costs a hundredth of replacing none.
+    return text.replace("\0", "") if "\0" in text else text

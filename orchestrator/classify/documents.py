@@ -15,6 +15,10 @@ _MAY_CARRY_NUMBER = (
     r"|identification|id|(?-i:PAN|VAT))"
 )
 _CALLED_NUMBER = r"(?i:[ _\-]?(?:id(?:entification)?|number|num|no|nr|card|code|#))"
+_BEFORE_NUMBER = (
+    rf"\b(?:{_CARRIES_NUMBER}{_CALLED_NUMBER}{{0,2}}|{_MAY_CARRY_NUMBER}{_CALLED_NUMBER}{{1,3}})"
+    r"\.? ?(?i:(?:is|was|of|are)\b)?[ \t:=#'\"(]"
+)
 
 
 def _is_number(value: str, text: Text, end: int) -> bool:
@@ -24,10 +28,9 @@ def _is_number(value: str, text: Text, end: int) -> bool:
 RULES = (
     Rule(
         FindingType.DOCUMENT_NUMBER,
-        rf"\b(?:{_CARRIES_NUMBER}{_CALLED_NUMBER}{{0,2}}|{_MAY_CARRY_NUMBER}{_CALLED_NUMBER}{{1,3}})"
-        r"\.? ?(?i:(?:is|was|of|are)\b)?[ \t:=#'\"(]{1,5}"
+        rf"{_BEFORE_NUMBER}{{1,5}}"
         r"((?:[A-Za-z]{2,4}: ?)?[0-9A-Za-z][0-9A-Za-z\-/.]{3,30}[0-9A-Za-z])",
         _is_number,
-        hint=rf"\b(?:{_CARRIES_NUMBER}|{_MAY_CARRY_NUMBER}{_CALLED_NUMBER})",
+        hint=_BEFORE_NUMBER,
     ),
 )

@@ -112,12 +112,23 @@ class Blobs:
             if end - start >= self._MIN and self._is_opaque(text.data[start:end]):
                 yield Finding(FindingType.UNREADABLE, start, end)
 
+    @staticmethod
+    def is_pulled(text: Text) -> bool:
+        """Whether the trigger matches: without an automaton, which would count in every word."""
+        return _LONG in text.data.translate(_IN_CODE)
+
     def _is_opaque(self, run: bytes) -> bool:
         if len(set(run)) < self._MIN_DISTINCT:
             return False
         # Cut from a longer run, it may begin anywhere in the four letters for three bytes.
         samples = (run[phase : phase + self._SAMPLE] for phase in range(4))
         return not any(_from_base64(sample) or _from_hex(sample) for sample in samples)
+
+
+_IN_CODE = bytes(
+    chr(byte).isascii() and (chr(byte).isalnum() or byte in b"+/_-") for byte in range(256)
+)
+_LONG = b"\x01" * 64
 
 
 EMBEDDED = Rule(

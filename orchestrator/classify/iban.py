@@ -16,7 +16,7 @@ _COUNTRIES = (
 _END = re.compile(r"[ .\-]|$")
 _GAP = r"[ .\-]?"
 _COUNTRY = re.sub(r"\b[A-Z]", lambda first: first[0] + _GAP, _COUNTRIES)
-_FORM = rf"[0-9]{_GAP}[0-9](?:{_GAP}[0-9A-Za-z]){{11,30}}"
+_START = rf"(?:^|[^0-9A-Za-z])((?i:{_COUNTRY}){_GAP}[0-9]{_GAP}[0-9](?:{_GAP}[0-9A-Za-z])"
 _NAMED = r"(?i:\biban)\b[^0-9A-Za-z\x00]{0,4}(?i:(?:is|was|number|no|:)[^0-9A-Za-z\x00]{1,4}){0,2}"
 
 
@@ -24,12 +24,12 @@ class Ibans:
     """Valid ones anywhere, and what is called one whatever its checksum."""
 
     trigger = (
-        rf"(?:^|[^0-9A-Za-z])(?i:{_COUNTRY}){_GAP}{_FORM}"
+        rf"{_START}{{11}})"
         rf"|{_NAMED}[ '\"(]{{1,3}}[A-Z]{{2}}[0-9]{{2}}"
     )
 
     def __init__(self) -> None:
-        self._form = compiled(rf"(?:^|[^0-9A-Za-z])((?i:{_COUNTRY}){_GAP}{_FORM})")
+        self._form = compiled(rf"{_START}{{11,30}})")
         self._named = compiled(
             rf"{_NAMED}[ '\"(]{{1,3}}([A-Z]{{2}}[0-9]{{2}}(?:[ \-]?[0-9A-Z]{{3,}}){{2,8}})"
         )

@@ -153,7 +153,7 @@ RULES = (
         FindingType.CONNECTION_STRING,
         r"[A-Za-z][A-Za-z0-9+.\-]{1,20}://[^\s/:@\x00\"'<>]{0,64}:([^\s@/\x00\"'<>]{1,128})@[^\s\x00]",
         lambda value, text, end: not _PLACEHOLDER.fullmatch(value),
-        hint="://",
+        hint=r"://[^\s/:@\x00\"'<>]*:",
     ),
     Rule(
         FindingType.CONNECTION_STRING,
@@ -166,7 +166,7 @@ RULES = (
         rf"(?i:{_KEY_NAME}){_ASSIGN}{_QUOTE}(?i:(?:bearer|basic|token)[ \t]+)?{_QUOTE}"
         r"([0-9A-Za-z+/_\-.=~]{16,200})",
         _is_random,
-        hint=r"(?i:key|token|secret|authorization|credential|bearer)",
+        hint=rf"(?i:key|token|secret|authorization|credentials?){_ASSIGN}",
     ),
     Rule(
         FindingType.API_KEY,

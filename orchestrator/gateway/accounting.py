@@ -18,8 +18,9 @@ class Accounting:
         if call.trace is not None:
             attempt.trace = call.trace.attempt(call, attempt)
         # A whole answer shows only its end, so its wait says nothing of the first token.
-        asked_s = attempt.started_s - call.queued_s
-        self._telemetry.opened(attempt.endpoint, attempt, asked_s if call.request.stream else None)
+        self._telemetry.opened(
+            attempt.endpoint, attempt, attempt.asked_s if call.request.stream else None
+        )
 
     def first_token(self, call: Call, attempt: Attempt) -> None:
         now_s = time.monotonic()
@@ -30,7 +31,7 @@ class Accounting:
                 attempt,
                 call.caller.workload,
                 attempt.grant.candidate.model.name,
-                now_s - attempt.started_s + call.queued_s,
+                now_s - attempt.asked_s,
                 now_s - call.started_s,
             )
 

@@ -17,6 +17,7 @@ from orchestrator.config.spec import Gateway as Spec
 from orchestrator.gateway import metrics, openapi
 from orchestrator.gateway.access import Access
 from orchestrator.gateway.access_log import AccessLog
+from orchestrator.gateway.asgi import WHEN_GONE
 from orchestrator.gateway.batches import Asked, BatchApi, Content
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
@@ -144,7 +145,7 @@ class Gateway:
                     )
                     call.trace = arrival.trace
                     assert self._relay is not None, "the server runs the lifespan first"
-                    with self._limiter.admitted(call), _while_connected(receive):
+                    with self._limiter.admitted(call), _while_connected(scope, receive):
                         await self._relay.run(call)
             elif self._batches.serves(path):
                 caller = await self._access.caller(headers)
@@ -360,22 +361,22 @@ async def _body(declared: bytes | None, receive: Receive, limit: int) -> bytes:
 
 
 @contextmanager
-def _while_connected(receive: Receive) -> Iterator[None]:
+def _while_connected(scope: Scope, receive: Receive) -> Iterator[None]:
     """Cancels what it surrounds when the client goes away. Raises ClientGone then."""
     surrounded = asyncio.current_task()
     assert surrounded is not None
-    ended = gone = False
+    gone = False
 
-    async def watch() -> None:
+    def leave() -> None:
         nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        if not ended:
-            gone = True
-            surrounded.cancel()
+        gone = True
+        surrounded.cancel()
 
-    watching = asyncio.create_task(watch())
+    when_gone = scope.get("extensions", {}).get(WHEN_GONE)
+    watching = None if when_gone else asyncio.create_task(_watch(receive, leave))
     try:
+        if when_gone:
+            when_gone(leave)
         yield
     except asyncio.CancelledError:
         if not gone:
@@ -383,5 +384,15 @@ def _while_connected(receive: Receive) -> Iterator[None]:
         surrounded.uncancel()
         raise ClientGone from None
     finally:
-        ended = True
-        watching.cancel()
+        if when_gone:
+            when_gone(None)
+        else:
+            assert watching is not None
+            watching.cancel()
+
+
+async def _watch(receive: Receive, leave: Callable[[], None]) -> None:
+    """For servers that tell it in no other way."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    leave()

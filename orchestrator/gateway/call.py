@@ -87,6 +87,8 @@ class Attempt:
     outcome: str = "cancelled"
     kind: str = "first"
     """Or `retry`, `hedge`, `continuation`."""
+    asked_s: float = 0.0
+    """When a place was first wanted for it."""
     trace: "AttemptTrace | None" = None
 
     @property

@@ -185,6 +185,11 @@ class Connection(asyncio.Protocol):
     def has_more(self) -> bool:
         return bool(self._chunks)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether not a byte of an answer has come: the peer may not even have been asked."""
+        return not self._head_bytes
+
     def take(self) -> bytes:
         """All that is there."""
         chunks = self._chunks
@@ -313,7 +318,7 @@ class Response:
             if connection.status:
                 self.status = connection.status
                 return self
-            if not (connection.used and connection.failure == "cut"):
+            if not (connection.used and connection.failure == "cut" and connection.is_silent):
                 raise HttpFailed(
                     "unreachable" if connection.failure == "cut" else connection.failure
                 )

@@ -107,7 +107,7 @@ ERRORS = {
     413: "The body is too large.",
     415: "The body is not of the type that the path takes.",
     422: "The engine cannot process the request.",
-    429: "A limit is reached; `Retry-After` says when to come again.",
+    429: "A limit is reached, or too much waits; `Retry-After` says when to come again.",
     431: "The headers are too large.",
     503: "Nothing can take the request now; `Retry-After` says when to come again.",
 }

@@ -89,8 +89,10 @@ class Placement:
                 raise unavailable("no_capacity", "No replica has room to spare.")
         elif left_s > 0 and (found.decision.grant is None or self._admission.busy):
             if self._until_s(call, failed, found.decision) > asked_s:
-                found = await self._wait(call, number, failed, found, asked_s + left_s)
-                call.queued_s = time.monotonic() - asked_s
+                try:
+                    found = await self._wait(call, number, failed, found, asked_s + left_s)
+                finally:
+                    call.queued_s += time.monotonic() - asked_s
         else:
             queue.arrives(workload.name, workload.priority)
         self._record(call, number, found)

@@ -8,6 +8,7 @@ error event; text is never repeated.
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from orchestrator.config.spec import Hedge
 from orchestrator.gateway.accounting import Accounting
@@ -84,11 +85,12 @@ class Relay:
         call.decisions += 1
         # Whoever reads an answer does not wait for a place of its rest.
         left_s = 0.0 if kind == "continuation" else self._attempts.left_s(call)
+        asked_s = time.monotonic()
         grant = await self._placement.granted(
             call, call.decisions, failed, left_s, spare=kind == "hedge"
         )
         said = call.request.dialect.answer()
-        return Attempt(grant, call.decisions, time.monotonic(), said, kind=kind)
+        return Attempt(grant, call.decisions, time.monotonic(), said, kind=kind, asked_s=asked_s)
 
     def _hedge(self, call: Call) -> Hedge | None:
         """For short requests alone: a long one twice would cost more than it gains."""
@@ -119,11 +121,14 @@ class Relay:
                     raise next(t.exception() for t in done)  # type: ignore[misc]
                 racing = running
         finally:
+            # Without waiting: who is cancelled while it waits here would lose the one that won.
             for task in racing:
                 task.cancel()
-            for result in await asyncio.gather(*racing, return_exceptions=True):
-                if isinstance(result, Begun):
-                    self._attempts.end(call, result)
+                task.add_done_callback(partial(self._too_late, call))
+
+    def _too_late(self, call: Call, task: asyncio.Task[Begun]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._attempts.end(call, task.result())
 
     async def _second(self, call: Call, first: Attempt, failed: dict[str, str]) -> Attempt | None:
         """A grant of its own for another endpoint, where there is one and a budget for it."""

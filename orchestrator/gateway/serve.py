@@ -14,6 +14,7 @@ from ray import serve
 from ray.serve import Application
 
 from orchestrator.gateway.app import Gateway
+from orchestrator.gateway.collector import settle
 from orchestrator.gateway.server import listen, server
 
 START_TIMEOUT_S = 30
@@ -26,6 +27,7 @@ class GatewayDeployment:
     def __init__(self, state: str) -> None:
         """Raises what `Gateway` raises, and OSError for a port in use."""
         gateway = Gateway(Path(state))
+        settle()
         self._server = server(gateway)
         listener = listen(gateway.spec.url)
         self._thread = threading.Thread(

@@ -67,6 +67,7 @@ class Response:
 class _Target:
     """What all requests to one endpoint share."""
 
+    candidate: Candidate
     pool: ConnectionPool
     base_path: str
     headers: bytes
@@ -80,7 +81,8 @@ class Upstreams:
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         self._pools: dict[tuple[str, Origin], ConnectionPool] = {}
-        self._targets: dict[tuple[str, Cluster, str], _Target] = {}
+        self._targets: dict[str, _Target] = {}
+        """By endpoint."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -131,10 +133,10 @@ class Upstreams:
         return tuple(filter(None, (_token(candidate.cluster), parts.netloc, parts.hostname)))
 
     def _target(self, candidate: Candidate) -> _Target:
-        key = (candidate.zone.name, candidate.cluster, candidate.endpoint)
-        target = self._targets.get(key)
-        if target is None:
-            target = self._targets[key] = self._made(candidate)
+        target = self._targets.get(candidate.endpoint)
+        # Other rules may have put it elsewhere.
+        if target is None or target.candidate is not candidate:
+            target = self._targets[candidate.endpoint] = self._made(candidate)
         return target
 
     def _made(self, candidate: Candidate) -> _Target:
@@ -148,6 +150,7 @@ class Upstreams:
         if token := _token(cluster):
             headers += f"authorization: Bearer {token}\r\n"
         return _Target(
+            candidate,
             pool,
             urlsplit(candidate.url).path,
             f"{headers}\r\n".encode("latin-1"),

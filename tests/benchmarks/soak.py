@@ -331,6 +331,8 @@ def main() -> None:
         report = uvloop.run(
             soak(Path(directory), options.streams, 60 * options.minutes, options.steps_per_second)
         )
+    for at_s, rss_bytes, files, tasks in report.samples[:: max(len(report.samples) // 12, 1)]:
+        print(f"{at_s:6.0f} s {rss_bytes / 1e6:8.1f} MB {files:6} files {tasks:6} tasks")
     print(report)
     if faults := report.faults():
         sys.exit("\n".join(faults))

@@ -36,7 +36,7 @@ def test_a_killed_replica_gives_clear_errors_and_comes_back_by_itself(stack: Sta
         )
         answers.append((answer.status_code, answer.text, dict(answer.headers)))
 
-    # Four fill the batch; the others have no token yet when the engine dies.
+    # Four fill the batch, one is behind them, and the others wait in the gateway.
     threads = [
         threading.Thread(target=ask, args=(workload,))
         for workload in ["records"] * 4 + ["assistant"] * 2 + ["records"] * 2
@@ -52,10 +52,12 @@ def test_a_killed_replica_gives_clear_errors_and_comes_back_by_itself(stack: Sta
         thread.join()
 
     assert len(answers) == len(threads)
-    interrupted = [text for code, text, _ in answers if code == 200]
+    begun = [text for code, text, _ in answers if code == 200]
+    interrupted = [text for text in begun if "[DONE]" not in text]
     refused = [headers for code, _, headers in answers if code == 503]
-    assert len(interrupted) + len(refused) == len(answers), answers
-    assert all('"code":"stream_interrupted"' in t and "[DONE]" not in t for t in interrupted)
+    assert len(begun) + len(refused) == len(answers), answers
+    assert all('"code":"stream_interrupted"' in text for text in interrupted)
+    assert len(begun) - len(interrupted) <= 3, "only who waited may have met the new replica"
     assert all(int(headers["retry-after"]) > 0 for headers in refused)
     assert interrupted
     assert refused

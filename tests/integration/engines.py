@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,10 +168,12 @@ async def world(
     spec: EngineSpec = FAST,
     more: str = "",
     vllm: bool = False,
+    through: Callable[[str], AbstractAsyncContextManager[str]] = nullcontext,
 ) -> AsyncIterator[World]:
     """`home` and `away` are faults, as `Fault.parse` takes them, or answer in an engine's place.
     `replacing`: parts of the configuration's text by others. `spec`: of both engines. `more`:
-    another field of the open workload. `vllm`: both are known to be vLLM."""
+    another field of the open workload. `vllm`: both are known to be vLLM. `through`: what
+    stands before an engine's URL, as another."""
     home_engine, away_engine = (
         SimulatedEngine(
             spec, [Fault.parse(how)] if isinstance(how, str) and how else [], remember=True
@@ -182,7 +184,12 @@ async def world(
         engine.application() if isinstance(how, str) else scripted(how)
         for engine, how in ((home_engine, home), (away_engine, away))
     )
-    async with serve(home_app) as home_url, serve(away_app) as away_url:
+    async with (
+        serve(home_app) as home_own_url,
+        serve(away_app) as away_own_url,
+        through(home_own_url) as home_url,
+        through(away_own_url) as away_url,
+    ):
         text = CONFIG.format(
             home="http://127.0.0.1:9" if home_is_dead else home_url,
             away=away_url,

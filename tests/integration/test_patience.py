@@ -17,7 +17,16 @@ from orchestrator.policy.snapshot import EndpointState, Snapshot
 from orchestrator.signals.report import GatewayReport
 from orchestrator.simulate.engine import SimulatedEngine
 from orchestrator.simulate.faults import Fault
-from tests.integration.engines import CONFIG, FAST, apply, samples, scripted, serve, serve_engine
+from tests.integration.engines import (
+    CONFIG,
+    FAST,
+    apply,
+    samples,
+    scripted,
+    serve,
+    serve_engine,
+    text,
+)
 from tests.integration.engines import serve_gateway as gateway_on
 
 SMALLER = (
@@ -96,6 +105,19 @@ class Stack:
                 int(answer.headers.get("retry-after", 0)),
             )
 
+    async def stream(self, workload: str, tokens: int) -> str:
+        """What a stream said."""
+        body = {
+            "model": "m",
+            "messages": [{"role": "user", "content": "Hello."}],
+            "max_tokens": tokens,
+            "stream": True,
+        }
+        headers = {"authorization": f"Bearer {self.keys[workload]}"}
+        url = f"{self.url}/v1/chat/completions"
+        async with self.session.post(url, json=body, headers=headers) as answer:
+            return text(await answer.text())
+
     def starts(
         self, count: int, workload: str = "closed", tokens: int = 1, content: str = "Hello."
     ) -> list[asyncio.Task[Answer]]:
@@ -144,7 +166,7 @@ async def stack(
     home, away = SimulatedEngine(spec, remember=True), SimulatedEngine(FAST, remember=True)
     async with AsyncExitStack() as running:
         controller = await running.enter_async_context(serve(scripted(fleet.answer)))
-        text = CONFIG.format(
+        written = CONFIG.format(
             home=await running.enter_async_context(serve_engine(home)),
             away=await running.enter_async_context(serve_engine(away)),
             controller=controller,
@@ -162,11 +184,12 @@ async def stack(
             ("first_token_s: 1,", "first_token_s: 20,"),
             ("between_tokens_s: 1,", "between_tokens_s: 20,"),
         ):
-            assert old in text
-            text = text.replace(old, new, 1)
+            assert old in written
+            written = written.replace(old, new, 1)
+        written = written.replace("kind: openai,", "kind: openai, engine: vllm,")
         if one_slot:
-            text = text.replace("max_num_seqs: 4", "max_num_seqs: 1", 1)
-        (tmp_path / "all.yaml").write_text(text)
+            written = written.replace("max_num_seqs: 4", "max_num_seqs: 1", 1)
+        (tmp_path / "all.yaml").write_text(written)
         plain = {name: keys.create(tmp_path, name)[1] for name in ("open", "closed")}
         apply(tmp_path)
         applied: Any = PolicyStore(tmp_path).current()
@@ -362,6 +385,9 @@ def test_at_its_deadline_a_request_that_still_waits_is_refused(tmp_path: Path) -
             assert (answer.status, answer.code) == (429, "saturated")
             assert answer.retry_after_s >= 1
             assert not any(task.done() for task in busy)
+            async with s.session.get(f"{s.url}/metrics") as shown:
+                waited = samples(await shown.text(), "orchestrator_queue_wait_seconds_count")
+            assert ({"workload": "closed"}, 1.0) in waited, "also of one that was refused"
             assert await s.queue_length() == 0
             for task in busy:
                 task.cancel()
@@ -444,5 +470,25 @@ def test_one_after_a_failed_attempt_waits_for_another_endpoint_that_is_full(
             answer = await s.answer("open")
             assert (answer.status, answer.pool) == (200, "a-home")
             assert {a.status for a in await asyncio.gather(*busy)} == {200}
+
+    asyncio.run(inside())
+
+
+def test_an_answer_that_broke_off_goes_on_before_others_begin(tmp_path: Path) -> None:
+    async def inside() -> None:
+        async with stack(tmp_path, "priority: 90", HOME, AWAY, one_slot=True) as s:
+            s.home.faults.append(Fault.parse("cut:80"))
+            broken = asyncio.create_task(s.stream("open", tokens=100))
+            await s.until(lambda: len(s.home.received) == 1)
+            s.home.faults.clear()
+            busy = s.starts(1, "closed", tokens=200)
+            await s.until(lambda: len(s.home.received) == 2)
+            busy += s.starts(2, "open", tokens=1500, content="keeps it busy")
+            await s.until(lambda: len(s.away.received) == 2)
+            others = s.starts(3, "open", content="other")
+            await s.queued(3)
+            assert (await broken).endswith(" t99")
+            assert {a.status for a in await asyncio.gather(*busy, *others)} == {200}
+            assert s.away.received[2].body["messages"][-1]["role"] == "assistant"
 
     asyncio.run(inside())

@@ -104,14 +104,15 @@ async def inflight(w: World) -> float:
     )
 
 
-def test_a_thousand_clients_vanish_and_nothing_of_them_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", "hedge: {after_s: 0.1, max_tokens: 2000}"])
+def test_a_thousand_clients_vanish_and_nothing_of_them_is_left(tmp_path: Path, more: str) -> None:
     seed = int.from_bytes(os.urandom(4))
     print(f"seed {seed}")
     chance = random.Random(seed)
 
     async def inside() -> None:
         patient = {"first_token_s: 1": "first_token_s: 60", "max_num_seqs: 4": "max_num_seqs: 500"}
-        async with world(tmp_path, max_open=2000, spec=SLOW, replacing=patient) as w:
+        async with world(tmp_path, max_open=2000, spec=SLOW, replacing=patient, more=more) as w:
             async with w.post() as answer:
                 assert answer.status == 200
             process = psutil.Process()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.classify import Classification, Classifier
 from orchestrator.classify.findings import FindingType
 from orchestrator.classify.normalize import normalize, origins
-from orchestrator.classify.scanner import FORMS, READERS, WORDS, Scanner
+from orchestrator.classify.scanner import BLOBS, FORMS, RUNS, Scanner, pulled
 from orchestrator.classify.text import Text
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec import ClassifierSpec
@@ -170,7 +170,7 @@ def test_a_detector_asks_for_the_time_as_often_as_it_finds_something(unit: str) 
         asked += 1
 
     text = Text(normalize(unit * 2000).encode(), check)
-    for detector in (*WORDS, *FORMS, *READERS):
+    for detector in (*FORMS, *RUNS, BLOBS):
         asked = 0
         found = sum(1 for _ in detector.look(text))
         assert found <= 20 * asked, detector.trigger
@@ -180,9 +180,24 @@ def test_a_detector_asks_for_the_time_as_often_as_it_finds_something(unit: str) 
 @given(st.lists(FRAGMENTS, max_size=10).map("".join))
 def test_what_a_detector_finds_pulls_its_trigger(text: str) -> None:
     data = normalize(text).encode("utf-8", "replace")
-    for detector in (*WORDS, *FORMS, *READERS):
+    for detector in (*FORMS, *RUNS, BLOBS):
         if any(detector.look(Text(data, lambda: None))):
             assert re2.search(detector.trigger.encode(), data), detector.trigger
+
+
+@CASES
+@given(st.lists(FRAGMENTS | st.text(max_size=20), max_size=10).map("".join), st.integers(1, 70))
+def test_all_triggers_at_once_say_what_each_alone_does(text: str, run: int) -> None:
+    data = normalize(f"{text} {'a-1/' * run}"[: len(text) + run]).encode("utf-8", "replace")
+    alone = {d for d in (*FORMS, *RUNS, BLOBS) if re2.search(d.trigger.encode(), data)}
+    assert set(pulled(Text(data, lambda: None))) == alone
+
+
+@pytest.mark.parametrize("unit", HOSTILE.values(), ids=HOSTILE.keys())
+def test_all_triggers_at_once_hold_out_against_hostile_text(unit: str) -> None:
+    data = normalize(unit * (16_000 // len(unit))).encode()
+    alone = {d for d in (*FORMS, *RUNS, BLOBS) if re2.search(d.trigger.encode(), data)}
+    assert set(pulled(Text(data, lambda: None))) == alone
 
 
 @CASES

@@ -19,6 +19,7 @@ import yaml
 from orchestrator.config import keys
 from orchestrator.config.store import PolicyStore
 from orchestrator.gateway.app import Gateway
+from orchestrator.gateway.collector import settle
 from orchestrator.gateway.server import listen, server
 from tests.benchmarks.gateways.engine import MODEL
 from tests.benchmarks.gateways.load import Refused, Scenario, Target, measure
@@ -185,6 +186,7 @@ def configured(state: Path, engine: str, gateway: str, controller: str) -> str:
 def serve(state: Path) -> None:
     """Our gateway, in this process."""
     gateway = Gateway(state)
+    settle()
     server(gateway).run(sockets=[listen(gateway.spec.url)])
 
 
