@@ -23,7 +23,7 @@ from orchestrator.config.data_class import DataClass
 from orchestrator.gateway import metrics
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
-from orchestrator.gateway.line import LineRun, NoCaller, caller_of
+from orchestrator.gateway.line import LineRun, NoCaller, caller_of, is_stale
 from orchestrator.gateway.observer import Observer
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.telemetry import Telemetry
@@ -169,7 +169,7 @@ class Deferred:
         rules = workload.batch
         seen = self._survey(kind, outlook, relay.ejected())
         claim = partial(self._claim, relay, kind, now_s=now_s, of_workload=rules.max_concurrency)
-        if seen.denied in FOR_GOOD:
+        if seen.denied in FOR_GOOD and not is_stale(self._exchange):
             await claim("", waiting.pending, ())
             return
         opened = 0

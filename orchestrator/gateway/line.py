@@ -83,6 +83,11 @@ def caller_of(exchange: Exchange, key_id: str, workload: str, scope: str = "{}")
     return Caller(key.id, key.workload, key.scope)
 
 
+def is_stale(exchange: Exchange) -> bool:
+    """Whether nobody vouches for the fleet's state, and every request counts as restricted."""
+    return exchange.snapshot_age_s > exchange.catalogue.configuration.policy.snapshot_stale_s
+
+
 class LineRun:
     """A claimed line on its way."""
 
@@ -198,10 +203,21 @@ class LineRun:
         counts = (used.prompt_tokens, used.cached_tokens, used.completion_tokens)
         return Answered(result, True, Used(*counts, busy_s))
 
+    def _is_uncertain(self, error: ApiError) -> bool:
+        """Refused as the highest class, which it may not have."""
+        call = self._call
+        return error.code == "residency" and (
+            is_stale(self._exchange)
+            or (
+                call is not None
+                and (call.labels.conversation is None or bool(call.labels.classification.failed))
+            )
+        )
+
     def _refused(self, error: ApiError) -> Answered | PutBack:
         lost = error.code == "upstream_failed"
         worth_it = not lost or self.line.losses + 1 < MAX_LOST_ANSWERS
-        if error.status in WORTH_ANOTHER_TRY and worth_it:
+        if (error.status in WORTH_ANOTHER_TRY or self._is_uncertain(error)) and worth_it:
             pause_s = min(FIRST_PAUSE_S * 2.0**self.line.tries, LONGEST_PAUSE_S)
             asked = error.headers.get("retry-after", "")
             if error.status == 429 and asked.isdigit():

@@ -1,6 +1,7 @@
 """Uploaded files: a multipart form, streamed to disk as it comes."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Executor
 from typing import Any
@@ -12,6 +13,9 @@ from orchestrator.batch.files import Draft
 from orchestrator.gateway.errors import ApiError, ClientGone
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+# It tells the log of the bytes that it does not like.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 WRITE_BYTES = 256 * 1024
 IDLE_S = 30

@@ -16,6 +16,7 @@ from openai.types import Batch
 
 from orchestrator.config import keys
 from orchestrator.simulate.engine import SimulatedEngine
+from tests.integration import engines
 from tests.integration.engines import (
     CONFIG,
     FAST,
@@ -228,6 +229,23 @@ def test_a_line_that_may_go_nowhere_else_is_not_sent_there_to_keep_its_deadline(
         assert IBAN not in away.said
 
     run(tmp_path, test, home_is_dead=True)
+
+
+def test_a_line_is_not_refused_for_good_while_the_state_of_the_fleet_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then it counts as restricted, and its workload has no place for that."""
+    text = CONFIG.replace("allowed_zones: [onprem, cloud]", "allowed_zones: [cloud]", 1)
+    monkeypatch.setattr(engines, "CONFIG", f"{text}policy: {{{{snapshot_stale_s: 0.1}}}}\n")
+
+    async def test(w: World, home: Engine, away: Engine) -> None:
+        batch = await over(w, await made(w, line("a"), window="3s"))
+        assert batch.status == "expired"
+        errors = await results(w, batch.error_file_id)
+        assert errors["a"]["error"]["code"] == "batch_expired"
+        assert not home.said + away.said
+
+    run(tmp_path, test)
 
 
 def test_a_class_given_to_the_upload_holds_for_every_line(tmp_path: Path) -> None:
