@@ -74,10 +74,6 @@ class Streaming:
     def count(self, outcome: str) -> int:
         return sum(stream.outcome == outcome for stream in tuple(self.streams))
 
-    def open_at(self, time_s: float) -> list[Stream]:
-        """Those that had begun by then, and not ended."""
-        return [s for s in self.streams if s.started_s <= time_s < s.ended_s]
-
     def summary(self) -> str:
         streams = tuple(self.streams)
         counts = Counter(stream.outcome for stream in streams)
