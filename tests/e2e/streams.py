@@ -105,9 +105,7 @@ def one(client: openai.OpenAI, workload: str, request_id: str, most_tokens: int)
             stream.outcome, stream.detail = "lost", repr(error.__cause__ or error)
         except openai.APIStatusError as error:
             is_told = int(error.response.headers.get("retry-after", 0)) > 0
-            refused = error.status_code in (429, 503) and (
-                is_told or error.code == "upstream_failed"
-            )
+            refused = error.status_code in (429, 503) and is_told
             stream.outcome = "refused" if refused else f"status {error.status_code}"
             stream.detail = str(error)
         except openai.APIError as error:
