@@ -142,11 +142,14 @@ class BatchApi:
             kind = (b"content-type", b"application/octet-stream")
             start = {"type": "http.response.start", "status": 200}
             await send({**start, "headers": [kind, length, *headers]})
-            while piece := await loop.run_in_executor(self._disk, stream.read, PIECE_BYTES):
-                if gone.done() and gone.result()["type"] == "http.disconnect":
+            left = file.bytes
+            while left:
+                piece = await loop.run_in_executor(self._disk, stream.read, PIECE_BYTES)
+                if not piece or (gone.done() and gone.result()["type"] == "http.disconnect"):
                     raise ClientGone
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+                left -= len(piece)
+                # With its last byte the answer is over: the client may ask again at once.
+                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
         finally:
             gone.cancel()
             stream.close()

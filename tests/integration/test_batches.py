@@ -128,6 +128,19 @@ def test_a_batch_from_its_upload_to_its_results(tmp_path: Path) -> None:
     assert {row[1:] for row in found} == {("open", "complete")}
 
 
+def test_content_comes_back_whole_and_the_connection_serves_on(tmp_path: Path) -> None:
+    def test(w: World) -> None:
+        c = client(w)
+        for size in (1, 256 * 1024, 700_001):
+            sent = bytes(n % 251 for n in range(size))
+            file_id = upload(c, sent)
+            for _ in range(5):
+                assert c.files.content(file_id).read() == sent
+                assert c.files.retrieve(file_id).bytes == size
+
+    run(tmp_path, test)
+
+
 def test_what_is_kept_is_for_its_owner_alone(tmp_path: Path) -> None:
     def test(w: World) -> None:
         c = client(w)

@@ -4,7 +4,7 @@ import io
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.batch.lines import MAX_ERRORS, InputLine, read
@@ -62,6 +62,7 @@ def test_a_stream_is_none_of_a_batch() -> None:
     assert codes(line("a", body={"model": "m", "stream": False})) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=20))
 def test_any_bytes_are_read_or_refused(parts: list[bytes]) -> None:
     content = b"\n".join(parts)
@@ -70,6 +71,7 @@ def test_any_bytes_are_read_or_refused(parts: list[bytes]) -> None:
     assert lines == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=20), unique=True, min_size=1), st.data())
 def test_lines_are_the_files_own_whatever_lies_between_them(
     ids: list[str], data: st.DataObject

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.batch.places import others_than, survey
@@ -58,6 +58,7 @@ def test_lines_are_told_from_requests_that_cannot_wait() -> None:
     assert room.urgent == 2
 
 
+@settings(deadline=None)
 @given(questions())
 def test_every_room_is_one_that_could_be_granted_and_none_is_missing(
     question: tuple[Facts, View],
@@ -76,6 +77,7 @@ def test_every_room_is_one_that_could_be_granted_and_none_is_missing(
     assert decide(replace(facts, excluded={**left, **facts.excluded}), view).grant is None
 
 
+@settings(deadline=None)
 @given(questions(), st.data())
 def test_a_line_never_leaves_the_places_that_it_was_given(
     question: tuple[Facts, View], data: st.DataObject

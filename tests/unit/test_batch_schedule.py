@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.batch.schedule import Room, Work, idle, needed
@@ -79,6 +79,7 @@ works = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(works, max_size=5), st.integers(1, 100), st.floats(0, 1e5), st.floats(0, 1e4))
 def test_urgency_only_rises_with_time_and_has_its_bounds(
     batches: list[Work], concurrency: int, now_s: float, later_s: float
@@ -88,6 +89,7 @@ def test_urgency_only_rises_with_time_and_has_its_bounds(
     assert first <= needed(batches, concurrency, now_s + later_s)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 100), st.floats(0, 200), st.floats(0, 1), st.booleans(), st.floats(0.01, 10))
 def test_lines_never_take_a_slot_that_is_kept_or_taken(
     slots: float, urgent: float, keep_free: float, paid_for: bool, usd: float
@@ -97,6 +99,7 @@ def test_lines_never_take_a_slot_that_is_kept_or_taken(
 
 
 @pytest.mark.parametrize("batches", [1, 3])
+@settings(deadline=None)
 @given(data=st.data())
 def test_every_deadline_that_can_be_kept_with_half_of_the_slots_is_kept(
     batches: int, data: st.DataObject
