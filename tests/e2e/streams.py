@@ -74,10 +74,6 @@ class Streaming:
     def count(self, outcome: str) -> int:
         return sum(stream.outcome == outcome for stream in tuple(self.streams))
 
-    def open_at(self, time_s: float) -> list[Stream]:
-        """Those that had begun by then, and not ended."""
-        return [s for s in self.streams if s.started_s <= time_s < s.ended_s]
-
     def summary(self) -> str:
         streams = tuple(self.streams)
         counts = Counter(stream.outcome for stream in streams)
@@ -109,9 +105,7 @@ def one(client: openai.OpenAI, workload: str, request_id: str, most_tokens: int)
             stream.outcome, stream.detail = "lost", repr(error.__cause__ or error)
         except openai.APIStatusError as error:
             is_told = int(error.response.headers.get("retry-after", 0)) > 0
-            refused = error.status_code in (429, 503) and (
-                is_told or error.code == "upstream_failed"
-            )
+            refused = error.status_code in (429, 503) and is_told
             stream.outcome = "refused" if refused else f"status {error.status_code}"
             stream.detail = str(error)
         except openai.APIError as error:

@@ -113,6 +113,7 @@ def test_a_saturated_home_bursts_and_comes_back(stack: Stack, burst: str) -> Non
 def test_above_the_ceiling_the_same_load_stays_home_and_explain_says_why(
     stack: Stack, tmp_path: Path
 ) -> None:
+    wait_for("nothing rented", lambda s: s["pools"]["cloud-cpu"]["replicas"] == 0, timeout_s=180)
     market = ROOT / "clusters" / "local" / "prices" / "market.csv"
     before = market.read_text()
     request = tmp_path / "request.json"

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -148,33 +149,40 @@ class TestOpenAI:
         said = "".join(chunk.choices[0].delta.content or "" for chunk in streamed)
         assert said == chat.choices[0].message.content
 
-    @pytest.mark.parametrize(
-        "choice", ["required", {"type": "function", "function": {"name": "rate"}}]
-    )
-    def test_a_tool_that_must_be_called_is_called(self, stack: Stack, choice: Any) -> None:
+    def test_a_tool_that_must_be_called_is_called(self, stack: Stack) -> None:
         asked: Any = GREEDY | {
             "messages": HELLO,
             "max_tokens": 200,
             "logit_bias": without_blanks(),
             "tools": [TOOL],
-            "tool_choice": choice,
+            "tool_choice": {"type": "function", "function": {"name": "rate"}},
         }
         (call,) = stack.client().chat.completions.create(**asked).choices[0].message.tool_calls
         assert call.function.name == "rate"
         assert set(json.loads(call.function.arguments)) == {"sure", "grade"}
-        names, arguments = "", ""
+        name, arguments = "", ""
         for chunk in stack.client().chat.completions.create(**asked, stream=True):
             for part in chunk.choices[0].delta.tool_calls or ():
-                names += part.function.name or ""
+                name += part.function.name or ""
                 arguments += part.function.arguments or ""
-        assert names == "rate"
+        assert name == "rate"
         assert json.loads(arguments) == json.loads(call.function.arguments)
 
-    def test_a_model_that_may_call_a_tool_may_also_speak(self, stack: Stack) -> None:
-        asked: Any = GREEDY | {"messages": HELLO, "max_tokens": 8, "tools": [TOOL]}
-        chat = stack.client().chat.completions.create(**asked, tool_choice="auto")
-        assert chat.choices[0].message.content
-        assert chat.choices[0].message.tool_calls in (None, [])
+    @pytest.mark.parametrize("choice", ["required", "auto", "none"])
+    def test_tools_are_passed_on_and_what_the_engine_makes_of_them_comes_back(
+        self, stack: Stack, choice: Any
+    ) -> None:
+        asked: Any = GREEDY | {
+            "messages": HELLO,
+            "max_tokens": 60,
+            "tools": [TOOL],
+            "tool_choice": choice,
+        }
+        ours = stack.client().chat.completions.create(**asked).choices[0].message
+        theirs = engine("/v1/chat/completions", asked).json()["choices"][0]["message"]
+        assert ours.content == theirs["content"]
+        called = [call.function.arguments for call in ours.tool_calls or ()]
+        assert called == [c["function"]["arguments"] for c in theirs.get("tool_calls") or ()]
 
     def test_what_the_engine_does_not_offer_is_refused_in_its_words(self, stack: Stack) -> None:
         asked: Any = {"messages": HELLO, "logprobs": True, "top_logprobs": 1000}
@@ -185,15 +193,16 @@ class TestOpenAI:
     def test_an_image_is_refused_in_the_engines_words_and_stays_home(
         self, stack: Stack, tmp_path: Path
     ) -> None:
+        request_id = f"e2e-{time.time_ns():x}"
         image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
         asked: Any = {"messages": [{"role": "user", "content": [image]}]}
         with pytest.raises(openai.BadRequestError) as caught:
             stack.client().chat.completions.create(
-                model="tiny", **asked, extra_headers={"x-request-id": "e2e-an-image"}
+                model="tiny", **asked, extra_headers={"x-request-id": request_id}
             )
         assert caught.value.body["message"] == the_engine_says("/v1/chat/completions", asked)
         # Nobody has looked into it, so it counts as what must not leave.
-        (decision,) = explained("e2e-an-image")
+        (decision,) = explained(request_id)
         assert decision["data_class"] == "restricted"
         assert decision["decision"]["zone"] == "onprem"
 
@@ -250,6 +259,44 @@ class TestOpenAI:
         with pytest.raises(openai.NotFoundError) as caught:
             stack.client().embeddings.create(model="tiny", input="hello")
         assert caught.value.code == "endpoint_not_offered"
+
+    def test_a_batch_is_answered_as_its_lines_would_be(self, stack: Stack) -> None:
+        client = stack.client("records")
+        asked: dict[str, dict[str, Any]] = {
+            "chat": GREEDY | {"messages": HELLO, "max_tokens": 8},
+            "again": GREEDY | {"messages": HELLO, "max_tokens": 4},
+            "wrong": GREEDY | {"messages": HELLO, "top_logprobs": 1000, "logprobs": True},
+        }
+        path: Any = "/v1/chat/completions"
+        lines = [
+            json.dumps({"custom_id": name, "method": "POST", "url": path, "body": body})
+            for name, body in asked.items()
+        ]
+        file = client.files.create(file=("a.jsonl", "\n".join(lines).encode()), purpose="batch")
+        batch = client.batches.create(input_file_id=file.id, endpoint=path, completion_window="24h")
+        for _ in range(600):
+            batch = client.batches.retrieve(batch.id)
+            if batch.completed_at:
+                break
+            time.sleep(0.2)
+        assert batch.status == "completed", batch
+        counts = batch.request_counts
+        assert (counts.total, counts.completed, counts.failed) == (3, 2, 1)
+        answers = {
+            answer["custom_id"]: answer["response"]
+            for made in (batch.output_file_id, batch.error_file_id)
+            for answer in map(json.loads, client.files.content(made).text.splitlines())
+        }
+        for name in ("chat", "again"):
+            alone = client.chat.completions.create(**asked[name])
+            body = answers[name]["body"]
+            assert answers[name]["status_code"] == 200
+            assert body["choices"][0]["message"]["content"] == alone.choices[0].message.content
+            assert body["usage"]["prompt_tokens"] == prompt_tokens(messages=HELLO)
+        assert answers["wrong"]["status_code"] == 400
+        client.files.delete(file.id)
+        with pytest.raises(openai.NotFoundError):
+            client.files.retrieve(file.id)
 
     def test_texts_become_tokens_and_tokens_become_texts(self, stack: Stack) -> None:
         headers = {"authorization": f"Bearer {stack.keys['assistant']}"}
