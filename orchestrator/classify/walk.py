@@ -49,6 +49,7 @@ _HEAD = 256
 """Of a long payload that is no text, this much is still read."""
 _LONG_NUMBER = 10**6
 """Numbers below it are too short to identify anybody."""
+_NUMBERS = frozenset({int, float, bool})
 _NODES_PER_CHECK = 512
 _DEPTH_OF_FIELDS = 2
 _MAX_DEPTH = 10_000
@@ -91,7 +92,7 @@ def strings(body: object, check: Callable[[], None]) -> Iterator[str | None]:
                 # In a body's own field an engine takes digits for token ids, too.
                 is_field = len(pending) == _DEPTH_OF_FIELDS and value
                 if (key in _TOKEN_IDS and is_field) or (
-                    key in _MAYBE_TOKEN_IDS and any(isinstance(v, (int, float)) for v in value)
+                    key in _MAYBE_TOKEN_IDS and not _NUMBERS.isdisjoint(map(type, value))
                 ):
                     yield UNREADABLE
                 # The key stays with each element: a list of addresses is known for one.

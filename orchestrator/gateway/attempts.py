@@ -108,6 +108,8 @@ class Attempts:
     def keep_answer(self, call: Call, attempt: Attempt) -> None:
         """What was said, for its conversation to be known by. Raises ApiError 503 when a raised
         conversation could not be known again."""
+        if not call.answer_is_kept:
+            return
         said, attempt.said = attempt.said, call.request.dialect.answer()
         for turn in said.turns():
             self._sensitivity.remember_answer(call.labels, turn)

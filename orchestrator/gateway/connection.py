@@ -298,7 +298,7 @@ class Connection(asyncio.Protocol):
             # Closing would wait for the client to read the rest.
             self.transport.abort()
             return
-        if now_s < self._due_s or unread_bytes:
+        if now_s < self._due_s or unread_bytes or self.transport.is_closing():
             return
         if self._deaf:
             self.transport.abort()

@@ -8,6 +8,7 @@ from functools import partial
 from orchestrator.gateway.call import Call, Send
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.remote import refuse_remote
 from orchestrator.gateway.request import claimed_data_class, parse, session_id_of
 from orchestrator.gateway.sensitivity import Sensitivity
 
@@ -34,6 +35,7 @@ class Intake:
         arrived. Raises ApiError for a request that no engine could serve."""
         headers = list(headers)
         request = parse(path, raw)
+        refuse_remote(request.content, request.body)
         caller.check_model(request.model)
         rules, session_id = self._exchange.rules, session_id_of(dict(headers))
         read = partial(

@@ -13,6 +13,9 @@ from orchestrator.gateway.app import Gateway
 from orchestrator.gateway.connection import Connection
 from orchestrator.gateway.connections import Connections, Limits
 
+KEEP_ALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
+"""A client that is lost is noticed after half a minute."""
+
 
 def listen(url: str) -> socket.socket:
     """A bound socket that gateway replicas on one node share. Raises OSError."""
@@ -21,6 +24,11 @@ def listen(url: str) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Connections inherit it: a client whose machine or network is lost says nothing of it, and
+        # while it waits for its answer nothing is sent that would find out.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, seconds_or_count in KEEP_ALIVE.items():
+            listener.setsockopt(socket.IPPROTO_TCP, option, seconds_or_count)
         listener.bind((parts.hostname, 80 if parts.port is None else parts.port))
     except OSError:
         listener.close()

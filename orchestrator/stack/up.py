@@ -117,6 +117,8 @@ def gateway_application(loaded: Loaded, state: Path) -> dict[str, Any]:
             {
                 "name": "GatewayDeployment",
                 "num_replicas": gateway.replicas,
+                # A new version listens before an old one ends.
+                "max_surge_percent": 100,
                 "graceful_shutdown_timeout_s": gateway.timeouts.total_s + DRAIN_MARGIN_S,
                 "ray_actor_options": {"num_cpus": 0.1},
             }

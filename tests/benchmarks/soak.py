@@ -278,6 +278,8 @@ async def soak(state: Path, streams: int, seconds: float, steps_per_s: float) ->
     text = text.replace("first_token_s: 1", "first_token_s: 60")
     text = text.replace("between_tokens_s: 1", "between_tokens_s: 60")
     text = text.replace("max_num_seqs: 4", f"max_num_seqs: {streams}")
+    # No controller sends snapshots; requests shall not change their place for it on the way.
+    text = text.replace("\nworkloads:", "\npolicy: {snapshot_stale_s: 1000000}\nworkloads:")
     (state / "all.yaml").write_text(text)
     _, key = keys.create(state, "open")
     apply(state)

@@ -1,6 +1,7 @@
 """The real local stack, once for all end-to-end tests."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,9 +17,10 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from orchestrator.config.load import state_directory
+from orchestrator.config.load import load, state_directory
 
 ROOT = Path(__file__).parents[2]
+LOCAL = ROOT / "clusters" / "local"
 ORCHESTRATOR = str(Path(sys.executable).with_name("orchestrator"))
 
 
@@ -57,10 +59,16 @@ def left_behind(before: set[int]) -> list[str]:
 
 
 @contextmanager
-def starting() -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
+def starting(
+    config: Path = LOCAL, state: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
     """`orchestrator up` in the foreground, and the lines that it prints."""
     with subprocess.Popen(
-        [ORCHESTRATOR, "up"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [ORCHESTRATOR, "up", "--config", str(config)],
+        env=os.environ | {"ORCHESTRATOR_STATE": str(state or state_directory())},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         assert process.stdout is not None
         try:
@@ -71,12 +79,19 @@ def starting() -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
             process.wait(timeout=120)
 
 
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+@contextmanager
+def serving(config: Path, state: Path) -> Iterator[Stack]:
+    """A stack that serves, and of which nothing is left in the end."""
     before = set(psutil.pids())
-    with starting() as (_, lines):
+    with starting(config, state) as (_, lines):
         said = list(takewhile(lambda line: "Ctrl-C" not in line, lines))
         assert any("Serving" in line for line in said), "".join(said)
-        keys = {f.name: f.read_text().strip() for f in (state_directory() / "keys").iterdir()}
-        yield Stack("http://127.0.0.1:8000", keys)
+        keys = {f.name: f.read_text().strip() for f in (state / "keys").iterdir()}
+        yield Stack(load(config).configuration.gateway.url, keys)
     assert not left_behind(before)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    with serving(LOCAL, state_directory()) as stack:
+        yield stack

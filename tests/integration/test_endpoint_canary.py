@@ -43,7 +43,10 @@ SENSITIVE: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1/responses",
         {
             "input": [
-                {"role": "user", "content": [{"type": "input_image", "image_url": "http://a"}]}
+                {
+                    "role": "user",
+                    "content": [{"type": "input_image", "image_url": "data:image/png,aa"}],
+                }
             ]
         },
     ),

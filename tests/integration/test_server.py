@@ -1,6 +1,7 @@
 """The gateway's own HTTP server: what it does before a request is one, and when it stops."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -111,3 +112,13 @@ def test_a_stopping_gateway_ends_its_streams_whole_and_its_sibling_takes_the_res
             await serving
 
     asyncio.run(inside())
+
+
+def test_a_client_whose_network_is_lost_is_asked_whether_it_is_there() -> None:
+    with listen("http://127.0.0.1:0") as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15

@@ -55,6 +55,9 @@ class Transport:
     def close(self) -> None:
         self.closed = True
 
+    def is_closing(self) -> bool:
+        return self.aborted or self.closed
+
     def write_eof(self) -> None:
         pass
 

@@ -6,17 +6,17 @@ const client = new OpenAI({
   apiKey: process.env.API_KEY,
   maxRetries: 0,
 });
-const model = process.env.MODEL;
+const asked = { model: process.env.MODEL, temperature: 0 };
 const messages = [{ role: "user", content: "hello there" }];
 const got = {};
 
 got.models = (await client.models.list()).data.map((card) => card.id);
 
-const chat = await client.chat.completions.create({ model, messages, max_tokens: 6 });
+const chat = await client.chat.completions.create({ ...asked, messages, max_tokens: 6 });
 got.chat = { text: chat.choices[0].message.content, usage: chat.usage };
 
 const stream = await client.chat.completions.create({
-  model,
+  ...asked,
   messages,
   max_tokens: 6,
   stream: true,
@@ -28,14 +28,14 @@ for await (const chunk of stream) {
   got.stream.usage = chunk.usage ?? got.stream.usage;
 }
 
-const completion = await client.completions.create({ model, prompt: "def", max_tokens: 4 });
+const completion = await client.completions.create({ ...asked, prompt: "def", max_tokens: 4 });
 got.completion = { text: completion.choices[0].text, usage: completion.usage };
 
-const response = await client.responses.create({ model, input: "hello", max_output_tokens: 6 });
+const response = await client.responses.create({ ...asked, input: "hello", max_output_tokens: 6 });
 got.response = { text: response.output_text, usage: response.usage };
 
 const events = await client.responses.create({
-  model,
+  ...asked,
   input: "hello",
   max_output_tokens: 6,
   stream: true,
