@@ -105,9 +105,11 @@ def test_who_leaves_before_the_engine_has_counted_is_billed_its_prompt_by_its_le
 def test_an_endpoint_that_took_nothing_in_is_billed_nothing(tmp_path: Path, home: str) -> None:
     async def test() -> None:
         dead = home == "unreachable"
-        async with world(tmp_path, "" if dead else home, home_is_dead=dead) as w:
-            async with w.post() as answer:
-                assert answer.status == 200
+        async with (
+            world(tmp_path, "" if dead else home, home_is_dead=dead) as w,
+            w.post() as answer,
+        ):
+            assert answer.status == 200
 
     asyncio.run(test())
     failed, complete = used(tmp_path)
