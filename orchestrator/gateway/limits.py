@@ -20,8 +20,6 @@ from orchestrator.gateway.errors import ApiError, unavailable
 from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.windows import WINDOW_S, Windows
 
-BYTES_PER_TOKEN = 4
-"""Of a prompt, before an engine has counted it."""
 GUESSED_TOKENS = 512
 """Reserved for a choice whose length the client leaves to the engine."""
 GENERATING = frozenset({"chat", "completions", "responses", "messages"})
@@ -201,7 +199,7 @@ def tokens_to_reserve(request: InferenceRequest, most: int) -> int:
     """The most that the request may take, as far as it says so: a guess alone never makes it too
     large."""
     asked = request.asked
-    prompt = len(request.body) // BYTES_PER_TOKEN
+    prompt = request.estimated_prompt_tokens
     if asked.max_tokens or request.dialect.name not in GENERATING:
         return prompt + asked.max_tokens * asked.choices
     return max(prompt, min(prompt + GUESSED_TOKENS * asked.choices, most))

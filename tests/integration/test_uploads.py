@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.gateway.errors import ApiError
+from orchestrator.gateway.uploads import read_form
 from tests.integration import engines
 from tests.integration.engines import World, world
 from tests.integration.test_batches import jsonl, line
@@ -218,3 +220,14 @@ def test_what_is_not_there_is_told_so(tmp_path: Path, method: str, path: str, st
         assert (await ask(w, method, path))[0] == status
 
     run(tmp_path, test)
+
+
+def test_a_length_of_thousands_of_digits_is_too_large_whoever_serves_the_application() -> None:
+    async def test() -> None:
+        headers = {b"content-type": FORM.encode(), b"content-length": b"1" * 5000}
+        unread: Any = None
+        await read_form(headers, unread, unread, 10, 1, unread)
+
+    with pytest.raises(ApiError) as caught:
+        asyncio.run(test())
+    assert (caught.value.status, caught.value.code) == (413, "file_too_large")
