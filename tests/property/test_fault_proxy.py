@@ -184,6 +184,8 @@ class Reading:
         with suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._parser.feed_data(data)
         self.text = ""
+        self.told: list[object] = []
+        """Token counts, by which the rest of a broken answer is asked for."""
         self.ended = False
         for event in self._body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")[:-1]:
             try:
@@ -203,7 +205,10 @@ class Reading:
         self.ended = self.ended or data == b"[DONE]"
         if not data or self.ended:
             return ""
-        choices = orjson.loads(data).get("choices") or []
+        chunk = orjson.loads(data)
+        choices = chunk.get("choices") or []
+        if choices and chunk.get("usage"):
+            self.told.append(chunk["usage"].get("completion_tokens"))
         return "".join((choice.get("delta") or {}).get("content") or "" for choice in choices)
 
 
@@ -211,6 +216,8 @@ def changes_what_is_said(answer: Answer) -> bool:
     """Whether the bytes that arrived say something that the engine did not."""
     given, sent = Reading(bytes(answer.given)), Reading(bytes(answer.sent))
     left_out = sent.ended and sent.text != given.text
+    if sent.told[: len(given.told)] != given.told[: len(sent.told)]:
+        return True
     return left_out or not given.text.startswith(sent.text) or given.status != sent.status
 
 
