@@ -237,7 +237,7 @@ def test_a_length_of_thousands_of_digits_is_too_large_whoever_serves_the_applica
 def test_of_a_file_whose_client_has_left_nothing_more_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[Watched] = []
+    opened: list[Any] = []
 
     class Watched:
         def __init__(self, files: Files, file_id: str) -> None:
