@@ -102,25 +102,34 @@ class Limiter:
                 "Ask for fewer.",
                 "tokens",
             )
-        second = int(now_s)
-        for subject in subjects:
-            self._windows.add(subject.name, second, 1, tokens)
-        return Reservation(subjects, second, tokens, most)
+        reserved = Reservation([], int(now_s), tokens, most)
+        try:
+            for subject in subjects:
+                self._windows.add(subject.name, reserved.second, 1, tokens)
+                reserved.subjects.append(subject)
+        except OSError:
+            self._take_back(reserved)
+            raise
+        return reserved
 
     def verdict(self, reserved: Reservation, now_s: float) -> list[Header]:
-        """The headers of an answer. Raises ApiError 429, and then nothing is counted; OSError."""
+        """The headers of an answer. Raises ApiError 429 and OSError, and then nothing is
+        counted."""
         totals, over = [], []
-        for subject in reserved.subjects:
-            requests, tokens = self._windows.total(subject.name, reserved.second)
-            totals.append((subject, requests, tokens))
+        try:
+            for subject in reserved.subjects:
+                totals.append((subject, *self._windows.total(subject.name, reserved.second)))
+        except OSError:
+            self._take_back(reserved)
+            raise
+        for subject, requests, tokens in totals:
             if subject.requests is not None and requests > subject.requests:
                 over.append((subject, "requests", subject.requests))
             if subject.tokens is not None and tokens > subject.tokens:
                 over.append((subject, "tokens", subject.tokens))
         if not over:
             return headers(totals, WINDOW_S + 1)
-        for subject in reserved.subjects:
-            self._windows.add(subject.name, reserved.second, -1, -reserved.tokens)
+        self._take_back(reserved)
         wait_s = max(
             self._wait_s(subject.name, kind, limit, reserved.tokens, now_s)
             for subject, kind, limit in over
@@ -133,6 +142,11 @@ class Limiter:
             kind,
             headers={"retry-after": str(wait_s)},
         )
+
+    def _take_back(self, reserved: Reservation) -> None:
+        for subject in reserved.subjects:
+            with suppress(OSError):
+                self._windows.add(subject.name, reserved.second, -1, -reserved.tokens)
 
     def settle(self, reserved: Reservation, used_tokens: int, now_s: float) -> None:
         """With what the request used in all its attempts."""
