@@ -30,7 +30,7 @@ def test_a_block_of_commands_succeeds(stack: Stack, block: str) -> None:
 
 def test_every_make_target_and_command_that_is_named_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"make ([a-z]+)", README)):
+    for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE)):
         assert f"\n{target}: " in makefile, target
     for command in set(re.findall(r"\.venv/bin/orchestrator ([a-z-]+)", README)):
         shown = subprocess.run(
