@@ -25,9 +25,6 @@ from orchestrator.policy.grant import Grant
 from orchestrator.policy.selection import Selection
 from orchestrator.policy.view import View
 
-BYTES_PER_TOKEN = 4
-"""Of a prompt, for predictions."""
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -201,7 +198,7 @@ class Placement:
 
     def _expected_tokens(self, call: Call) -> float:
         return self._admission.queue.expected_tokens(
-            call.caller.workload, _prompt_tokens(call), call.request.max_tokens
+            call.caller.workload, call.request.estimated_prompt_tokens, call.request.max_tokens
         )
 
     def _record(self, call: Call, number: int, found: Found) -> None:
@@ -255,7 +252,7 @@ class Placement:
     def closed(self, call: Call, attempt: Attempt) -> None:
         """Its place is free again, and its workload has had this service."""
         self._ejection.closed(attempt.endpoint, attempt)
-        used = attempt.usage or attempt.counted
+        used = attempt.used
         self._admission.queue.ended(
             call.caller.workload, call.charged, used.prompt_tokens, used.completion_tokens
         )
@@ -314,7 +311,7 @@ class Placement:
             session=call.labels.session,
             content=call.labels.content,
             max_tokens=call.request.max_tokens,
-            prompt_tokens=_prompt_tokens(call),
+            prompt_tokens=call.request.estimated_prompt_tokens,
             snapshot_age_s=self._exchange.snapshot_age_s,
             inflight=self._telemetry.inflight.counts,
             excluded={**call.avoided, **excluded},
@@ -322,7 +319,3 @@ class Placement:
             variant=call.variant,
             smaller_variant=smaller_variant,
         )
-
-
-def _prompt_tokens(call: Call) -> int:
-    return len(call.request.body) // BYTES_PER_TOKEN
