@@ -18,6 +18,8 @@ from orchestrator.config.spec import Key, Limits, Scope
 
 FILE = "keys.yaml"
 HEADER = "# API keys, written by `orchestrator keys`. Only hashes are kept here.\n"
+REMIND_S = 60
+"""After which a file that is still broken is reported once more."""
 _NOBODY = "0" * 64
 
 
@@ -73,27 +75,41 @@ class KeyRing:
         self._directory = directory
         self._file = str(directory / FILE)
         self._seen: tuple[int, int, int] | None = None
+        self._broken = ""
+        """What is wrong with the file."""
+        self._reported_s = 0.0
         self.keys: dict[str, Key] = {}
 
     def refresh(self) -> None:
         """Costs a look at the file's times, so that it can be done for every request. Raises
-        ValueError for a broken file, once: its keys are not taken, and those held stay valid."""
+        ValueError for a broken file, once in `REMIND_S` while it is broken: its keys are not taken,
+        and those held stay valid."""
         try:
             stat = os.stat(self._file)
             seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
         except FileNotFoundError:
             seen = None
         if seen == self._seen:
+            if self._broken and time.monotonic() - self._reported_s >= REMIND_S:
+                self._report()
             return
         # Before the reading: what is written meanwhile is seen the next time.
         self._seen = seen
         try:
             self.keys = {key.id: key for key in _read(self._directory)}
+            self._broken = ""
         except Exception as error:
             # The text of the error may quote the file; its kind is enough.
-            raise ValueError(
-                f"{self._file}: {type(error).__name__}; see 'orchestrator validate'"
-            ) from None
+            self._broken = type(error).__name__
+        if self._broken:
+            self._report()
+
+    def _report(self) -> None:
+        self._reported_s = time.monotonic()
+        raise ValueError(
+            f"{self._file}: {self._broken}; the keys of before stay valid, revoked ones too, until "
+            "it is mended: see 'orchestrator validate'"
+        )
 
 
 def match(keys: Mapping[str, Key], presented: str, now: datetime) -> Key | None:

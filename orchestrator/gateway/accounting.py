@@ -15,6 +15,8 @@ class Accounting:
 
     def opened(self, call: Call, attempt: Attempt) -> None:
         call.attempts.append(attempt)
+        if call.request.dialect.uses_gpu:
+            attempt.estimated_prompt_tokens = call.request.estimated_prompt_tokens
         if call.trace is not None:
             attempt.trace = call.trace.attempt(call, attempt)
         # A whole answer shows only its end, so its wait says nothing of the first token.

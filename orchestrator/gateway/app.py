@@ -155,6 +155,8 @@ class Gateway:
                 await self._local(scope, headers, send, request_id)
         except ApiError as error:
             status, code = error.status, error.code
+            if call is not None and call.status:
+                raise
             await self._error(error, path, send, request_id, caller)
         except ClientGone:
             pass

@@ -90,14 +90,20 @@ class Attempts:
             else:
                 begun.body = await begun.response.body(self.left_s(call))
                 self._read(call, attempt, begun.body)
-        except BaseException as error:
-            if isinstance(error, UpstreamFailed):
-                self.failed(attempt, error.reason)
+            self._accounting.first_token(call, attempt)
+            self._placement.succeeded(call, attempt)
+            return begun
+        except UpstreamFailed as failure:
+            if failure.reason in ("timeout", "stalled") and self.left_s(call) <= 0:
+                failure = UpstreamFailed(OUT_OF_TIME)
+            try:
+                self.failed(attempt, failure.reason)
+            finally:
+                self._close(call, attempt, begun)
+            raise failure from None
+        except BaseException:
             self._close(call, attempt, begun)
             raise
-        self._accounting.first_token(call, attempt)
-        self._placement.succeeded(call, attempt)
-        return begun
 
     def failed(self, attempt: Attempt, reason: str) -> None:
         attempt.outcome = reason
@@ -164,12 +170,17 @@ class Attempts:
         attempt.outcome = "complete"
 
     def _close(self, call: Call, attempt: Attempt, begun: Begun | None) -> None:
-        if begun is not None:
-            begun.response.close()
-            if begun.stream is not None:
-                attempt.usage = begun.stream.reader.usage
-        # Also of an answer that broke off: its client has the part that was sent.
-        with suppress(ApiError):
-            self.keep_answer(call, attempt)
-        self._accounting.closed(call, attempt)
-        self._placement.closed(call, attempt)
+        """Whatever goes wrong in one step, the others are done."""
+        try:
+            if begun is not None:
+                begun.response.close()
+                if begun.stream is not None:
+                    attempt.usage = begun.stream.reader.usage
+            # Also of an answer that broke off: its client has the part that was sent.
+            with suppress(ApiError):
+                self.keep_answer(call, attempt)
+        finally:
+            try:
+                self._accounting.closed(call, attempt)
+            finally:
+                self._placement.closed(call, attempt)

@@ -136,7 +136,7 @@ class BatchApi:
             stream = await loop.run_in_executor(self._disk, self._desk.files.open, file.id)
         except OSError:
             raise _no_file() from None
-        gone = asyncio.ensure_future(receive())
+        gone = asyncio.ensure_future(_gone(receive))
         try:
             length = (b"content-length", str(file.bytes).encode())
             kind = (b"content-type", b"application/octet-stream")
@@ -145,7 +145,7 @@ class BatchApi:
             left = file.bytes
             while left:
                 piece = await loop.run_in_executor(self._disk, stream.read, PIECE_BYTES)
-                if not piece or (gone.done() and gone.result()["type"] == "http.disconnect"):
+                if not piece or gone.done():
                     raise ClientGone
                 left -= len(piece)
                 # With its last byte the answer is over: the client may ask again at once.
@@ -292,6 +292,12 @@ class BatchApi:
             raise _no_batch() from None
         self._deferred.wake()
         return batch.as_json()
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client has left; before that comes what it has sent, be it nothing."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _no_file() -> ApiError:

@@ -1,7 +1,7 @@
 """A request on its way, and each attempt to have it answered."""
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config.data_class import DataClass
@@ -84,6 +84,8 @@ class Attempt:
     """By the engine."""
     counted: Usage = NOTHING
     """By what was passed on, for an engine that tells none."""
+    estimated_prompt_tokens: int = 0
+    """For the same: by the length of what is sent."""
     outcome: str = "cancelled"
     kind: str = "first"
     """Or `retry`, `hedge`, `continuation`."""
@@ -97,8 +99,14 @@ class Attempt:
 
     @property
     def used(self) -> Usage:
-        """By the engine's word, else by what was passed on."""
-        return self.usage or self.counted
+        """By the engine's word; else by what was sent and what was passed on, unless the endpoint
+        was not reached or answered with a status that refuses."""
+        if self.usage is not None:
+            return self.usage
+        if self.outcome == "unreachable" or self.outcome.startswith("status_"):
+            return self.counted
+        prompt = self.counted.prompt_tokens or self.estimated_prompt_tokens
+        return replace(self.counted, prompt_tokens=prompt)
 
     @property
     def traceparent(self) -> str:

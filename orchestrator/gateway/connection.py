@@ -279,6 +279,8 @@ class Connection(asyncio.Protocol):
         else:
             self._due_s = time.monotonic() + self._limits.keep_alive_s
             self._connections.idle(self)
+            # A body may have been long, and its end come all the same.
+            self.resume_reading()
 
     def abort(self) -> None:
         self.transport.abort()

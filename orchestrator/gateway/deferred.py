@@ -26,6 +26,7 @@ from orchestrator.gateway.intake import Intake
 from orchestrator.gateway.line import LineRun, NoCaller, caller_of, is_stale
 from orchestrator.gateway.observer import Observer
 from orchestrator.gateway.relay import Relay
+from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.facts import Facts
 
@@ -108,10 +109,10 @@ class Deferred:
                 wait_s = await self._round(relay)
                 trouble = ""
             except (sqlite3.Error, OSError) as error:
-                trouble = f"{type(error).__name__}: {error}"
-            except Exception:
+                trouble = without_text(error)
+            except Exception as error:
                 # Whatever it was: deadlines and revoked keys depend on this loop going on.
-                log.exception("a round of the batches failed")
+                log.error("a round of the batches failed: %s", without_text(error))
             if trouble != before:
                 log.error("the store of batches: %s", trouble or "works again")
             await asyncio.sleep(AT_ONCE_S)
@@ -261,7 +262,7 @@ class Deferred:
                 await desk.do(work_on, batch, owner, desk.batches, desk.files, spec)
                 self.wake()
         except (sqlite3.Error, OSError) as error:
-            log.error("a batch waits: %s: %s", type(error).__name__, error)
+            log.error("a batch waits: %s", without_text(error))
             with suppress(sqlite3.Error, OSError):
                 await desk.do(desk.batches.drop_job, owner)
             await asyncio.sleep(PAUSE_S)
@@ -284,7 +285,7 @@ class Deferred:
             await desk.do(desk.files.expire, now_s)
             await desk.do(desk.files.sweep, now_s, UNFINISHED_S)
         except (sqlite3.Error, OSError) as error:
-            log.error("old files and batches stay: %s: %s", type(error).__name__, error)
+            log.error("old files and batches stay: %s", without_text(error))
 
 
 def _first_deadline(item: tuple[Kind, Waiting]) -> float:

@@ -10,6 +10,8 @@ MIN_ATTEMPTS = 20
 WINDOW_S = 10.0
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 60.0
+FORGET_AFTER_S = 600.0
+"""After so long without an ejection the next pause is a first one."""
 
 
 def says_it_is_ill(reason: str) -> bool:
@@ -31,8 +33,10 @@ class _Circuit:
     """One after the other, each with a pause of twice the length."""
     ejected_until_s: float | None = None
     """None while it is closed; over, while a trial decides."""
-    on_trial: bool = False
+    trial: object = None
+    """The attempt that decides."""
     why: str = ""
+    forget_at_s: float = 0.0
 
     def count(self, failed: bool, now_s: float) -> None:
         if now_s - self.window_began_s > WINDOW_S:
@@ -55,26 +59,37 @@ class Ejection:
         self._circuits: dict[str, _Circuit] = {}
         self._ejected: set[str] = set()
 
-    def opened(self, endpoint: str, now_s: float) -> None:
+    def opened(self, endpoint: str, attempt: object, now_s: float) -> None:
         """An attempt begins. After a pause the first one is the trial."""
         if endpoint in self._ejected:
             circuit = self._circuits[endpoint]
-            if circuit.ejected_until_s is not None and circuit.ejected_until_s <= now_s:
-                circuit.on_trial = True
+            is_over = circuit.ejected_until_s is not None and circuit.ejected_until_s <= now_s
+            if is_over and circuit.trial is None:
+                circuit.trial = attempt
 
-    def failed(self, endpoint: str, reason: str, now_s: float) -> None:
+    def failed(self, endpoint: str, attempt: object, reason: str, now_s: float) -> None:
         if not says_it_is_ill(reason):
             return
         circuit = self._circuits.setdefault(endpoint, _Circuit())
         circuit.count(True, now_s)
-        why = circuit.verdict() or (circuit.on_trial and "failed its trial")
-        if why:
-            circuit.why = why
-            circuit.ejections += 1
-            pause_s = min(FIRST_PAUSE_S * 2 ** (circuit.ejections - 1), LONGEST_PAUSE_S)
-            circuit.ejected_until_s = now_s + pause_s
-            circuit.on_trial = False
-            self._ejected.add(endpoint)
+        if endpoint in self._ejected:
+            # What one fault broke at once is one fault: only a trial makes the pause longer.
+            if circuit.trial is not None and circuit.trial is attempt:
+                self._eject(endpoint, circuit, "failed its trial", now_s)
+        elif why := circuit.verdict():
+            if circuit.forget_at_s < now_s:
+                circuit.ejections = 0
+            self._eject(endpoint, circuit, why, now_s)
+
+    def _eject(self, endpoint: str, circuit: _Circuit, why: str, now_s: float) -> None:
+        # Pauses stop growing long before the power is too large a number.
+        pause_s = min(FIRST_PAUSE_S * 2 ** min(circuit.ejections, 10), LONGEST_PAUSE_S)
+        circuit.ejections += 1
+        circuit.why = why
+        circuit.ejected_until_s = now_s + pause_s
+        circuit.forget_at_s = now_s + FORGET_AFTER_S
+        circuit.trial = None
+        self._ejected.add(endpoint)
 
     def succeeded(self, endpoint: str, now_s: float) -> None:
         circuit = self._circuits.setdefault(endpoint, _Circuit())
@@ -82,16 +97,14 @@ class Ejection:
         if endpoint in self._ejected:
             self._ejected.discard(endpoint)
             circuit.ejected_until_s = None
-            circuit.on_trial = False
+            circuit.trial = None
             circuit.attempts = circuit.failures = 0
-        elif circuit.ejections and circuit.attempts >= MIN_ATTEMPTS and not circuit.failures:
-            circuit.ejections = 0
 
-    def closed(self, endpoint: str) -> None:
+    def closed(self, endpoint: str, attempt: object) -> None:
         """An attempt is over. One that told nothing, since its client left, leaves the trial to the
         next."""
-        if endpoint in self._ejected:
-            self._circuits[endpoint].on_trial = False
+        if endpoint in self._ejected and self._circuits[endpoint].trial is attempt:
+            self._circuits[endpoint].trial = None
 
     def ejected(self, now_s: float) -> dict[str, str]:
         """Endpoints not to be used now, with the reason."""
@@ -103,6 +116,6 @@ class Ejection:
             assert circuit.ejected_until_s is not None
             if circuit.ejected_until_s > now_s:
                 found[endpoint] = f"'{endpoint}' {circuit.why}"
-            elif circuit.on_trial:
+            elif circuit.trial is not None:
                 found[endpoint] = f"'{endpoint}' {circuit.why} and is on trial"
         return found

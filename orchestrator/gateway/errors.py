@@ -11,7 +11,8 @@ class ClientGone(Exception):
 
 @dataclass(eq=False)
 class ApiError(Exception):
-    """An answer that is an error. `message` never carries content, secrets or upstream text."""
+    """An answer that is an error. `message` never carries content or secrets; of an engine's text
+    only what `refusals.engine_message` lets through of its word on a request that it refused."""
 
     status: int
     code: str

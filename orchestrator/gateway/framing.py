@@ -21,6 +21,9 @@ SINGLE = frozenset(
     }
 )
 """Headers of which two would leave open which one counts."""
+MAX_LENGTH_DIGITS = 19
+"""Of a body's length: as many as 64 bits need. Zeros may stand before it, and of thousands Python
+makes no number."""
 _HOST = re.compile(rb"[A-Za-z0-9._~%:\[\]-]*")
 _TARGET = re.compile(rb"/[!-\"$-~]*")
 
@@ -33,6 +36,8 @@ def check(version: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -
         raise _refused("The request's target is a path on this server.")
     seen: set[bytes] = set()
     for name, value in headers:
+        if name == b"content-length" and len(value) > MAX_LENGTH_DIGITS:
+            raise _refused(f"A body's length has {MAX_LENGTH_DIGITS} digits at most.")
         if name not in SINGLE:
             continue
         if name in seen:

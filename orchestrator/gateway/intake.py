@@ -7,6 +7,7 @@ from functools import partial
 
 from orchestrator.gateway.call import Call, Send
 from orchestrator.gateway.caller import Caller
+from orchestrator.gateway.engine_control import refuse_control
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.remote import refuse_remote
 from orchestrator.gateway.request import claimed_data_class, parse, session_id_of
@@ -35,6 +36,7 @@ class Intake:
         arrived. Raises ApiError for a request that no engine could serve."""
         headers = list(headers)
         request = parse(path, raw)
+        refuse_control(request.content)
         refuse_remote(request.content, request.body)
         caller.check_model(request.model)
         rules, session_id = self._exchange.rules, session_id_of(dict(headers))

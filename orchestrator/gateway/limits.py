@@ -20,8 +20,6 @@ from orchestrator.gateway.errors import ApiError, unavailable
 from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.windows import WINDOW_S, Windows
 
-BYTES_PER_TOKEN = 4
-"""Of a prompt, before an engine has counted it."""
 GUESSED_TOKENS = 512
 """Reserved for a choice whose length the client leaves to the engine."""
 GENERATING = frozenset({"chat", "completions", "responses", "messages"})
@@ -104,25 +102,34 @@ class Limiter:
                 "Ask for fewer.",
                 "tokens",
             )
-        second = int(now_s)
-        for subject in subjects:
-            self._windows.add(subject.name, second, 1, tokens)
-        return Reservation(subjects, second, tokens, most)
+        reserved = Reservation([], int(now_s), tokens, most)
+        try:
+            for subject in subjects:
+                self._windows.add(subject.name, reserved.second, 1, tokens)
+                reserved.subjects.append(subject)
+        except OSError:
+            self._take_back(reserved)
+            raise
+        return reserved
 
     def verdict(self, reserved: Reservation, now_s: float) -> list[Header]:
-        """The headers of an answer. Raises ApiError 429, and then nothing is counted; OSError."""
+        """The headers of an answer. Raises ApiError 429 and OSError, and then nothing is
+        counted."""
         totals, over = [], []
-        for subject in reserved.subjects:
-            requests, tokens = self._windows.total(subject.name, reserved.second)
-            totals.append((subject, requests, tokens))
+        try:
+            for subject in reserved.subjects:
+                totals.append((subject, *self._windows.total(subject.name, reserved.second)))
+        except OSError:
+            self._take_back(reserved)
+            raise
+        for subject, requests, tokens in totals:
             if subject.requests is not None and requests > subject.requests:
                 over.append((subject, "requests", subject.requests))
             if subject.tokens is not None and tokens > subject.tokens:
                 over.append((subject, "tokens", subject.tokens))
         if not over:
             return headers(totals, WINDOW_S + 1)
-        for subject in reserved.subjects:
-            self._windows.add(subject.name, reserved.second, -1, -reserved.tokens)
+        self._take_back(reserved)
         wait_s = max(
             self._wait_s(subject.name, kind, limit, reserved.tokens, now_s)
             for subject, kind, limit in over
@@ -135,6 +142,11 @@ class Limiter:
             kind,
             headers={"retry-after": str(wait_s)},
         )
+
+    def _take_back(self, reserved: Reservation) -> None:
+        for subject in reserved.subjects:
+            with suppress(OSError):
+                self._windows.add(subject.name, reserved.second, -1, -reserved.tokens)
 
     def settle(self, reserved: Reservation, used_tokens: int, now_s: float) -> None:
         """With what the request used in all its attempts."""
@@ -201,7 +213,7 @@ def tokens_to_reserve(request: InferenceRequest, most: int) -> int:
     """The most that the request may take, as far as it says so: a guess alone never makes it too
     large."""
     asked = request.asked
-    prompt = len(request.body) // BYTES_PER_TOKEN
+    prompt = request.estimated_prompt_tokens
     if asked.max_tokens or request.dialect.name not in GENERATING:
         return prompt + asked.max_tokens * asked.choices
     return max(prompt, min(prompt + GUESSED_TOKENS * asked.choices, most))

@@ -28,6 +28,7 @@ from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import LARGE_BYTES, Intake
 from orchestrator.gateway.observer import CLIENT_GONE, Observer
 from orchestrator.gateway.relay import Relay
+from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.usage import Usage
 
 log = logging.getLogger("orchestrator.gateway")
@@ -135,8 +136,8 @@ class LineRun:
             return self._refused(lost)
         except (OSError, sqlite3.Error):
             raise
-        except Exception:
-            log.exception("line %s failed", self._request_id)
+        except Exception as error:
+            log.error("line %s failed: %s", self._request_id, without_text(error))
             ours = ApiError(500, "internal_error", "The gateway failed.", "server_error")
             return self._refused(ours)
         if put_back is not None:

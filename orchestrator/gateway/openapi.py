@@ -110,6 +110,7 @@ ERRORS = {
     429: "A limit is reached, or too much waits; `Retry-After` says when to come again.",
     431: "The headers are too large.",
     503: "Nothing can take the request now; `Retry-After` says when to come again.",
+    504: "The answer took all the time that one may take.",
 }
 RETRY_LATER = (429, 503)
 

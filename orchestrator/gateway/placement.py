@@ -1,7 +1,7 @@
 """Where each attempt of a request goes, by the rules in force, on record."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -226,25 +226,35 @@ class Placement:
         self._telemetry.shed(workload.name, workload.priority, error.code)
         return error
 
-    def could_go_on(self, call: Call, broken: Candidate) -> bool:
-        """Whether the rest of an answer would find a place elsewhere."""
-        facts = self._facts(call, {broken.endpoint: "will be lost"}, smaller_variant=True)
-        facts = replace(facts, variant=broken.variant.name)
-        return decide(facts, self._exchange.view).grant is not None
+    def place_elsewhere(self, call: Call, lost: Candidate, moving: Mapping[str, int]) -> str | None:
+        """The endpoint where there is room for the rest of an answer, with so many moving to each
+        already. None where there is none."""
+        view = self._exchange.view
+        workload = view.catalogue.workloads.get(call.caller.workload)
+        if workload is None or call.request.model not in workload.models:
+            return None
+        facts = self._facts(call, {lost.endpoint: "will be lost"}, smaller_variant=True)
+        decision = decide(replace(facts, variant=lost.variant.name), view)
+        if decision.grant is None or decision.question is None:
+            return None
+        q, endpoint = decision.question, decision.grant.candidate.endpoint
+        position = q.selection.position[endpoint]
+        has_room = q.load[position] + moving.get(endpoint, 0) <= q.room[position]
+        return endpoint if has_room else None
 
     def opened(self, attempt: Attempt) -> None:
-        self._ejection.opened(attempt.endpoint, attempt.started_s)
+        self._ejection.opened(attempt.endpoint, attempt, attempt.started_s)
 
     def succeeded(self, call: Call, attempt: Attempt) -> None:
         self._ejection.succeeded(attempt.endpoint, time.monotonic())
         self._affinity.served(call.request.body, attempt.endpoint)
 
     def failed(self, attempt: Attempt, reason: str) -> None:
-        self._ejection.failed(attempt.endpoint, reason, time.monotonic())
+        self._ejection.failed(attempt.endpoint, attempt, reason, time.monotonic())
 
     def closed(self, call: Call, attempt: Attempt) -> None:
         """Its place is free again, and its workload has had this service."""
-        self._ejection.closed(attempt.endpoint)
+        self._ejection.closed(attempt.endpoint, attempt)
         used = attempt.usage or attempt.counted
         self._admission.queue.ended(
             call.caller.workload, call.charged, used.prompt_tokens, used.completion_tokens

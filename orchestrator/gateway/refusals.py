@@ -73,6 +73,16 @@ def _overloaded(code: str, message: str, retry_after_s: int) -> ApiError:
     )
 
 
+def too_late() -> ApiError:
+    """Of a request that had all its time before its answer began."""
+    return ApiError(
+        504,
+        "time_limit",
+        "No answer came in the time that one may take. Ask for fewer tokens, or for a stream.",
+        "server_error",
+    )
+
+
 def interruption(reason: str) -> ApiError:
     """The last event of a stream that had begun."""
     if reason == OUT_OF_TIME:

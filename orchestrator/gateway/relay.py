@@ -7,6 +7,7 @@ error event; text is never repeated.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 
@@ -20,13 +21,15 @@ from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.placement import Placement
 from orchestrator.gateway.records import Records
-from orchestrator.gateway.refusals import OUT_OF_TIME, interruption
+from orchestrator.gateway.refusals import OUT_OF_TIME, interruption, too_late
 from orchestrator.gateway.retries import RetryBudget
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import UpstreamFailed, Upstreams
 from orchestrator.policy.snapshot import Hold
 
+EVICTED = "evicted"
+"""How an attempt ends that goes on elsewhere before its replica is lost."""
 PIECE_BYTES = 64 * 1024
 """Whole answers are sent in pieces of this size, so that a slow client is told from a stuck one."""
 
@@ -77,6 +80,8 @@ class Relay:
                     return await self._attempts.begin(call, attempt)
                 return await self._first_to_begin(call, attempt, hedge, failed)
             except UpstreamFailed as failure:
+                if failure.reason == OUT_OF_TIME:
+                    raise too_late() from None
                 failed[attempt.endpoint] = f"failed this request: {failure.reason}"
         raise unavailable("upstream_failed", "No replica answered. Try again shortly.")
 
@@ -103,23 +108,29 @@ class Relay:
         self, call: Call, attempt: Attempt, hedge: Hedge, failed: dict[str, str]
     ) -> Begun:
         """Of two attempts, where the first one takes its time; the other is cancelled. Raises
-        UpstreamFailed when both fail."""
-        racing = {asyncio.create_task(self._attempts.begin(call, attempt))}
+        UpstreamFailed when both fail, of which the other is in `failed` then."""
+        first = asyncio.create_task(self._attempts.begin(call, attempt))
+        racing = {first}
+        other: Attempt | None = None
         try:
             await asyncio.wait(racing, timeout=hedge.after_s)
-            other = None if next(iter(racing)).done() else await self._second(call, attempt, failed)
-            if other is not None:
+            if not first.done() and (other := await self._second(call, attempt, failed)):
                 racing.add(asyncio.create_task(self._attempts.begin(call, other)))
             while True:
                 done, running = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+                errors = [error for task in done if (error := task.exception())]
                 for task in done:
-                    if not task.cancelled() and task.exception() is None:
+                    if task.exception() is None:
                         racing.discard(task)
                         return task.result()
-                if not running or any(isinstance(t.exception(), ApiError) for t in done):
-                    racing -= done
-                    raise next(t.exception() for t in done)  # type: ignore[misc]
+                if other is not None and done - {first}:
+                    failed[other.endpoint] = "failed this request, as a hedge"
                 racing = running
+                # What the client must change is told at once, whoever says it.
+                if refusals := [e for e in errors if isinstance(e, ApiError)]:
+                    raise refusals[0]
+                if not racing:
+                    raise errors[0]
         finally:
             # Without waiting: who is cancelled while it waits here would lose the one that won.
             for task in racing:
@@ -132,26 +143,26 @@ class Relay:
 
     async def _second(self, call: Call, first: Attempt, failed: dict[str, str]) -> Attempt | None:
         """A grant of its own for another endpoint, where there is one and a budget for it."""
-        if not self._retries.spend():
+        if call.decisions >= self._most_attempts or not self._retries.spend():
             return None
         keep_away = failed | {first.endpoint: "has this request already"}
         try:
             return await self._granted(call, keep_away, "hedge")
         except ApiError:
+            self._retries.give_back()
             return None
 
     async def _pass_body(self, call: Call, begun: Begun) -> None:
-        try:
-            await self._start(call, begun)
-            body = begun.body
-            for start in range(0, len(body), PIECE_BYTES):
-                if self._attempts.left_s(call) <= 0:
-                    raise ClientGone
-                piece = body[start : start + PIECE_BYTES]
-                more = start + PIECE_BYTES < len(body)
-                await call.send({"type": "http.response.body", "body": piece, "more_body": more})
-        finally:
-            self._attempts.end(call, begun)
+        # The engine is done, however slowly the client reads.
+        self._attempts.end(call, begun)
+        await self._start(call, begun)
+        body = begun.body
+        for start in range(0, len(body), PIECE_BYTES):
+            if self._attempts.left_s(call) <= 0:
+                raise ClientGone
+            piece = body[start : start + PIECE_BYTES]
+            more = start + PIECE_BYTES < len(body)
+            await call.send({"type": "http.response.body", "body": piece, "more_body": more})
 
     async def _start(self, call: Call, begun: Begun) -> None:
         grant = begun.attempt.grant
@@ -197,8 +208,7 @@ class Relay:
                     done = True
                 else:
                     if done:
-                        begun.attempt.outcome = "complete"
-                        self._attempts.keep_answer(call, begun.attempt)
+                        piece = self._kept_end(call, begun, piece)
                 await call.send(
                     {"type": "http.response.body", "body": piece, "more_body": not done}
                 )
@@ -206,18 +216,34 @@ class Relay:
             del self._passing[begun]
             self._attempts.end(call, begun)
 
+    def _kept_end(self, call: Call, begun: Begun, end: bytes) -> bytes:
+        """The end of an answer, which is sent when its conversation can be known again."""
+        assert begun.stream is not None, "only streams have an end of their own"
+        try:
+            self._attempts.keep_answer(call, begun.attempt)
+        except ApiError as error:
+            begun.attempt.outcome = error.code
+            return begun.stream.reader.interruption(error)
+        begun.attempt.outcome = "complete"
+        return end
+
     def _leave_what_is_lost(self) -> None:
-        """Breaks off streams on pools whose replicas will be lost, where they can go on."""
+        """Breaks off streams on pools whose replicas will be lost: those that can go on elsewhere,
+        and no more at a time than there is room for."""
         holds = self._exchange.snapshot.holds
         if Hold.LEAVING not in holds.values():
             return
+        moving: Counter[str] = Counter()
         for begun, call in self._passing.items():
             candidate = begun.attempt.grant.candidate
             if holds.get(candidate.pool.name) is not Hold.LEAVING or begun.stream is None:
                 continue
-            rest = continuation(call.request, begun.stream.reader)
-            if rest is not None and self._placement.could_go_on(call, candidate):
-                begun.response.interrupt("evicted")
+            if continuation(call.request, begun.stream.reader) is None:
+                continue
+            place = self._placement.place_elsewhere(call, candidate, moving)
+            if place is not None:
+                moving[place] += 1
+                begun.response.interrupt(EVICTED)
 
     async def _rest(self, call: Call, broken: Begun, reason: str) -> Begun | None:
         """Of an answer that broke off, by the same variant. None where it cannot go on."""
@@ -229,17 +255,27 @@ class Relay:
         assert isinstance(reader, ChoicesReader), "no other answer goes on"
         call.variant = broken.attempt.grant.candidate.variant.name
         failed = {broken.attempt.endpoint: f"failed this request: {reason}"}
-        while self._may_try_again(call):
+        # A move that we made ourselves is no retry.
+        may_go_on = reason == EVICTED or self._may_try_again(call)
+        while may_go_on:
             try:
                 attempt = await self._granted(call, failed, "continuation")
                 attempt.said = broken.attempt.said
                 return await self._attempts.begin(call, attempt, (request, reader))
             except UpstreamFailed as failure:
                 failed[attempt.endpoint] = f"failed this request: {failure.reason}"
+                may_go_on = self._may_try_again(call)
             except ApiError:
                 return None
         return None
 
+    @property
+    def _most_attempts(self) -> int:
+        return self._exchange.catalogue.configuration.policy.max_attempts
+
     def _may_try_again(self, call: Call) -> bool:
-        most = self._exchange.catalogue.configuration.policy.max_attempts
-        return call.decisions < most and self._attempts.left_s(call) > 0 and self._retries.spend()
+        return (
+            call.decisions < self._most_attempts
+            and self._attempts.left_s(call) > 0
+            and self._retries.spend()
+        )

@@ -9,6 +9,23 @@ from orchestrator.gateway.errors import ApiError
 _MEDIA = frozenset({"image_url", "audio_url", "video_url", "file_url"})
 _SERVERS = frozenset({"server_url", "connector_id"})
 """Of tools that the engine itself would call."""
+_TOOLS = frozenset({"tools", "mcp_servers"})
+_DATA = frozenset(
+    {
+        "arguments",
+        "chat_template_kwargs",
+        "guided_json",
+        "input_examples",
+        "input_schema",
+        "json_schema",
+        "metadata",
+        "parameters",
+        "schema",
+        "structured_outputs",
+    }
+)
+"""Fields whose values are data and descriptions of data, with names of the client's choice. None
+of them lies on the way to what an engine fetches."""
 
 
 def refuse_remote(content: dict[str, Any], body: bytes) -> None:
@@ -34,15 +51,21 @@ def refuse_remote(content: dict[str, Any], body: bytes) -> None:
 
 def _places(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Each string that says where something is, with its field."""
-    left: list[tuple[str, Any]] = [("", content)]
+    left: list[tuple[str, Any, bool, bool]] = [("", content, False, False)]
     while left:
-        name, value = left.pop()
-        if isinstance(value, list):
-            left.extend((name, one) for one in value)
+        name, value, is_place, in_tools = left.pop()
+        if isinstance(value, str):
+            if is_place:
+                yield name, value
+        elif isinstance(value, list):
+            left.extend((name, one, is_place, in_tools) for one in value)
         elif isinstance(value, dict):
-            is_source = name in _MEDIA or value.get("type") == "url"
+            is_source = is_place or value.get("type") == "url"
+            # What a model called a tool with: never the body itself, whatever type it claims.
+            calls = value.get("type") == "tool_use" and value is not content
             for key, inner in value.items():
-                if not isinstance(inner, str):
-                    left.append((key, inner))
-                elif key in _MEDIA or key in _SERVERS or (key == "url" and is_source):
-                    yield key, inner
+                if key in _DATA or (calls and key == "input" and isinstance(inner, dict)):
+                    continue
+                names = key in _MEDIA or (key == "url" and is_source)
+                called = in_tools and key in _SERVERS
+                left.append((key, inner, names or called, in_tools or key in _TOOLS))

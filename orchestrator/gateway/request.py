@@ -12,6 +12,8 @@ from orchestrator.gateway.dialects.fields import require
 from orchestrator.gateway.errors import ApiError
 
 MAX_SESSION_ID = 256
+BYTES_PER_TOKEN = 4
+"""Of a prompt, before an engine has counted it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class InferenceRequest:
     def path(self) -> str:
         """Of the engine."""
         return self.dialect.upstream_path
+
+    @property
+    def estimated_prompt_tokens(self) -> int:
+        """By the length of the body, where no engine has counted them."""
+        return len(self.body) // BYTES_PER_TOKEN
 
     @property
     def stream(self) -> bool:

@@ -25,3 +25,7 @@ class RetryBudget:
             return False
         self._balance -= 1.0
         return True
+
+    def give_back(self) -> None:
+        """What was spent on an attempt that was not made."""
+        self._balance = min(self._balance + 1.0, CAPACITY)

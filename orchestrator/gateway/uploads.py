@@ -11,6 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from orchestrator.batch.files import Draft
 from orchestrator.gateway.errors import ApiError, ClientGone
+from orchestrator.gateway.framing import MAX_LENGTH_DIGITS
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -110,7 +111,9 @@ async def read_form(
         )
     declared = headers.get(b"content-length")
     most = max_file_bytes + FORM_BYTES
-    if declared is not None and (not declared.isdigit() or int(declared) > most):
+    if declared is not None and (
+        len(declared) > MAX_LENGTH_DIGITS or not declared.isdigit() or int(declared) > most
+    ):
         raise too_large(max_file_bytes)
     form = Form(draft, max_file_bytes)
     callbacks: Any = {name: getattr(form, name) for name in dir(form) if name.startswith("on_")}

@@ -30,6 +30,9 @@ IDLE_S = 2 * WINDOW_S
 """After which a subject that is not asked for gives its slot to another."""
 LOCK_TIMEOUT_S = 0.02
 """To find a slot for a subject takes microseconds; whoever holds the lock longer is stopped."""
+PATIENT_AGAIN_S = 1.0
+"""After a lock that was waited for in vain. Nobody else is served while one waits: those who come
+in between look at the lock once."""
 
 _BUCKETS = 64
 """More than the seconds of a window, so that none is written over while it counts."""
@@ -63,6 +66,7 @@ class Windows:
         os.truncate(self._file, _SIZE)
         self._allocate(0, _TABLE)
         self._row_lock = -1
+        self._patient_from_s = 0.0
         held = mmap.mmap(self._file, _SIZE)
         self._cells = memoryview(held).cast("q")
         self._array: Ints = np.frombuffer(held, np.int64)
@@ -165,9 +169,13 @@ class Windows:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Raises TimeoutError, which is an OSError, rather than wait for one that is stopped."""
-        until_s = time.monotonic() + LOCK_TIMEOUT_S
+        began_s = time.monotonic()
+        until_s = began_s + (LOCK_TIMEOUT_S if began_s >= self._patient_from_s else 0)
         while not _locked(self._lock):
-            if time.monotonic() > until_s:
+            now_s = time.monotonic()
+            if now_s >= until_s:
+                if until_s > began_s:
+                    self._patient_from_s = now_s + PATIENT_AGAIN_S
                 raise TimeoutError("another gateway holds the lock of the limits")
             time.sleep(0.0005)
         try:

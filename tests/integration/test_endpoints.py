@@ -1,5 +1,6 @@
 """Every endpoint over real HTTP: relayed, recorded, refused."""
 
+import asyncio
 import json
 import sqlite3
 from pathlib import Path
@@ -10,7 +11,7 @@ from aiohttp import web
 
 from orchestrator.gateway.dialects import ENDPOINTS
 from tests.integration.asking import BODIES, MEASURES, STREAMS, TEXT, ask, run, text_of
-from tests.integration.engines import World
+from tests.integration.engines import World, world
 
 
 def used(tmp_path: Path) -> list[tuple[Any, ...]]:
@@ -75,6 +76,45 @@ def test_a_stream_without_usage_is_counted(tmp_path: Path, path: str) -> None:
     run(tmp_path, test, home="no_usage")
     ((_, _, completion_tokens, source, _),) = used(tmp_path)
     assert (completion_tokens, source) == (3, "counted")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [*STREAMS, "/v1/embeddings", "/tokenize"])
+def test_who_leaves_before_the_engine_has_counted_is_billed_its_prompt_by_its_length(
+    tmp_path: Path, path: str, stream: bool
+) -> None:
+    body = BODIES[path] | ({"stream": True} if stream else {}) | {"user": "a" * 400}
+
+    async def test(w: World) -> None:
+        asking = asyncio.create_task(ask(w, path, **body))
+        async with asyncio.timeout(10):
+            while not w.home.received:
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            while not w.home.cancelled:
+                await asyncio.sleep(0.01)
+
+    run(tmp_path, test, home="hang")
+    ((_, prompt_tokens, completion_tokens, source, outcome),) = used(tmp_path)
+    assert (completion_tokens, source, outcome) == (0, "counted", "cancelled")
+    # A tokenizer takes no place on a GPU.
+    assert prompt_tokens == 0 if path == "/tokenize" else 100 < prompt_tokens < 200
+
+
+@pytest.mark.parametrize("home", ["status", "unreachable"])
+def test_an_endpoint_that_took_nothing_in_is_billed_nothing(tmp_path: Path, home: str) -> None:
+    async def test() -> None:
+        dead = home == "unreachable"
+        async with (
+            world(tmp_path, "" if dead else home, home_is_dead=dead) as w,
+            w.post() as answer,
+        ):
+            assert answer.status == 200
+
+    asyncio.run(test())
+    failed, complete = used(tmp_path)
+    assert failed[1:3] == (0, 0)
+    assert complete[1:] == (4, 3, "engine", "complete")
 
 
 @pytest.mark.parametrize("path", STREAMS)

@@ -122,6 +122,7 @@ AMBIGUOUS = {
     "an empty length": HEAD + b"content-length: \r\n\r\nabcde",
     "a hexadecimal length": HEAD + b"content-length: 0x5\r\n\r\nabcde",
     "a length with an underscore": HEAD + b"content-length: 1_0\r\n\r\nabcdeabcde",
+    "a length of thousands of digits": HEAD + b"content-length: " + b"0" * 5000 + b"5\r\n\r\nabcde",
     "a length past 64 bits": HEAD + b"content-length: 99999999999999999999\r\n\r\nabcde",
     "no such encoding": HEAD + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
     "identity": HEAD + b"transfer-encoding: identity\r\n\r\n0\r\n\r\n",

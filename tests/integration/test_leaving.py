@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ ANSWER = "".join(f" t{n}" for n in range(20))
 class Fleet:
     """Two slow engines behind a gateway, and what the controller says of them."""
 
-    def __init__(self) -> None:
-        self.home = SimulatedEngine(SLOW, remember=True)
-        self.away = SimulatedEngine(SLOW, remember=True)
+    def __init__(self, slots: int = 4) -> None:
+        self._slots = slots
+        self.home = SimulatedEngine(replace(SLOW, max_num_seqs=slots), remember=True)
+        self.away = SimulatedEngine(replace(SLOW, max_num_seqs=slots), remember=True)
         self.hold: Hold | None = None
         self.away_is_ready = True
         self.home_replicas = 1
@@ -59,6 +61,7 @@ class Fleet:
                 home=home, away=away, controller=controller, total_s=60, max_open=100
             )
             vllm = configuration.replace("kind: openai,", "kind: openai, engine: vllm,")
+            vllm = vllm.replace("max_num_seqs: 4", f"max_num_seqs: {self._slots}")
             (directory / "all.yaml").write_text(vllm)
             self.config_version = load(directory).version
             self.keys = {name: keys.create(directory, name)[1] for name in ("open", "closed")}
@@ -83,9 +86,9 @@ async def asked(engine: SimulatedEngine) -> None:
         await asyncio.sleep(0.01)
 
 
-def run(tmp_path: Path, test: Any) -> None:
+def run(tmp_path: Path, test: Any, slots: int = 4) -> None:
     async def inside() -> None:
-        fleet = Fleet()
+        fleet = Fleet(slots)
         async with asyncio.timeout(30), fleet.serving(tmp_path):
             await test(fleet)
 
@@ -160,3 +163,21 @@ def test_an_answer_goes_on_at_the_same_endpoint_where_that_has_other_replicas(
             assert '"code":"stream_interrupted"' in answer
 
     run(tmp_path, test)
+
+
+@pytest.mark.parametrize(("slots", "streams"), [(500, 60), (4, 10)])
+def test_of_many_streams_none_is_lost_be_there_room_elsewhere_or_not(
+    tmp_path: Path, slots: int, streams: int
+) -> None:
+    async def test(fleet: Fleet) -> None:
+        asking = [asyncio.create_task(fleet.ask()) for _ in range(streams)]
+        while len(fleet.home.received) + len(fleet.away.received) < streams:
+            await asyncio.sleep(0.01)
+        at_home = len(fleet.home.received)
+        assert at_home
+        fleet.hold = Hold.LEAVING
+        answers = [text(answer) for _, answer in await asyncio.gather(*asking)]
+        assert answers == [ANSWER] * streams
+        assert fleet.home.cancelled == at_home or slots < streams
+
+    run(tmp_path, test, slots)

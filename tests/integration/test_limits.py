@@ -104,17 +104,17 @@ def test_what_fails_or_is_refused_gives_its_tokens_back(tmp_path: Path) -> None:
 
 def test_a_client_that_leaves_gives_back_what_it_had_not_used(tmp_path: Path) -> None:
     async def test(w: World, urls: list[str]) -> None:
-        limited(tmp_path, w, tokens_per_minute=150)
+        limited(tmp_path, w, tokens_per_minute=200)
         leaving = asyncio.create_task(ask(w, urls, 1, max_tokens=100, stream=True))
         while not w.home.received:
             await asyncio.sleep(0.01)
-        assert await ask(w, urls, 1, max_tokens=100) == {429: 1}
+        assert await ask(w, urls, 1, max_tokens=120) == {429: 1}
         leaving.cancel()
         while not w.home.cancelled:
             await asyncio.sleep(0.01)
         w.home.faults.clear()
         async with asyncio.timeout(10):
-            while await ask(w, urls, 1, max_tokens=100) != {200: 1}:
+            while await ask(w, urls, 1, max_tokens=120) != {200: 1}:
                 await asyncio.sleep(0.01)
 
     run(tmp_path, test, home="stall")
@@ -131,7 +131,7 @@ def test_an_attempt_that_failed_counts_what_it_used_besides_the_one_that_answere
             f"{urls[0]}/v1/models", headers={"x-api-key": w.keys["open"]}
         ) as answer:
             left = int(answer.headers["x-ratelimit-remaining-tokens"])
-        # The prompt of four tokens, and the two that came before the end.
-        assert 0 < 1000 - left <= 10
+        # The prompt by its length, and the two that came before the end.
+        assert 10 < 1000 - left <= 30
 
     run(tmp_path, test, home="cut:2")

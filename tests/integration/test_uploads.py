@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.batch.files import Files
+from orchestrator.gateway.errors import ApiError
+from orchestrator.gateway.uploads import read_form
 from tests.integration import engines
 from tests.integration.engines import World, world
 from tests.integration.test_batches import jsonl, line
@@ -216,5 +219,55 @@ def test_a_batch_with_a_wrong_field_is_refused(
 def test_what_is_not_there_is_told_so(tmp_path: Path, method: str, path: str, status: int) -> None:
     async def test(w: World) -> None:
         assert (await ask(w, method, path))[0] == status
+
+    run(tmp_path, test)
+
+
+def test_a_length_of_thousands_of_digits_is_too_large_whoever_serves_the_application() -> None:
+    async def test() -> None:
+        headers = {b"content-type": FORM.encode(), b"content-length": b"1" * 5000}
+        unread: Any = None
+        await read_form(headers, unread, unread, 10, 1, unread)
+
+    with pytest.raises(ApiError) as caught:
+        asyncio.run(test())
+    assert (caught.value.status, caught.value.code) == (413, "file_too_large")
+
+
+def test_of_a_file_whose_client_has_left_nothing_more_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+
+    class Watched:
+        def __init__(self, files: Files, file_id: str) -> None:
+            self.stream = opens(files, file_id)
+            self.at = 0
+            opened.append(self)
+
+        def read(self, size: int) -> bytes:
+            self.at += size
+            return self.stream.read(size)
+
+        def close(self) -> None:
+            self.stream.close()
+
+    opens = Files.open
+    monkeypatch.setattr(Files, "open", lambda files, file_id: Watched(files, file_id))
+
+    async def test(w: World) -> None:
+        size = 32 * 1024 * 1024
+        status, file = await upload(w, HEAD + FILE + b"x" * size + END)
+        assert status == 200
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(w.url.rsplit(":", 1)[1]))
+        head = f"GET /v1/files/{file['id']}/content HTTP/1.1\r\nhost: x\r\n"
+        writer.write(f"{head}authorization: Bearer {w.keys['open']}\r\n\r\n".encode())
+        await reader.readexactly(1000)
+        (watched,) = opened
+        writer.transport.abort()
+        async with asyncio.timeout(20):
+            while not watched.stream.closed:
+                await asyncio.sleep(0.01)
+        assert watched.at < size
 
     run(tmp_path, test)

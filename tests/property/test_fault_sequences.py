@@ -138,7 +138,7 @@ class Faults(RuleBasedStateMachine):
                 self.ejection.succeeded(grant.candidate.endpoint, self.now_s)
                 return
             failed[grant.candidate.endpoint] = "failed"
-            self.ejection.failed(grant.candidate.endpoint, "cut", self.now_s)
+            self.ejection.failed(grant.candidate.endpoint, None, "cut", self.now_s)
 
     @invariant()
     def nothing_reached_a_zone_that_may_not_hold_it(self) -> None:

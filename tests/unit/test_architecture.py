@@ -107,6 +107,18 @@ def test_only_the_listed_modules_can_open_a_connection() -> None:
         assert not used, f"{place} uses {used}"
 
 
+@pytest.mark.parametrize("package", ["gateway", "batch"])
+def test_what_handles_content_logs_no_text_of_an_exception(package: str) -> None:
+    """It may quote what a client or an endpoint sent: `safe_log.without_text` tells the rest."""
+    for file in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            where = f"{file}:{node.lineno}"
+            assert node.func.attr != "exception" or node.args == [], f"{where} logs its text"
+            assert not any(word.arg == "exc_info" for word in node.keywords), f"{where} logs it"
+
+
 def test_every_module_says_what_it_is_for() -> None:
     for file in modules():
         if file.name in ("__main__.py",) or file == ROOT / "__init__.py":

@@ -13,13 +13,14 @@ from orchestrator.gateway.ejection import (
 )
 from orchestrator.gateway.retries import CAPACITY, PER_S, RetryBudget
 
+TRIAL = object()
 ILL = ["cut"] * FAILURES_IN_A_ROW
 
 
 def after(*reasons: str, at_s: float = 100) -> Ejection:
     ejection = Ejection()
     for reason in reasons:
-        ejection.failed("p/v", reason, at_s)
+        ejection.failed("p/v", None, reason, at_s)
     return ejection
 
 
@@ -43,7 +44,7 @@ def test_what_says_nothing_of_its_health_ejects_nothing(reason: str) -> None:
 def test_one_success_clears_the_count() -> None:
     ejection = after(*ILL[1:])
     ejection.succeeded("p/v", 100)
-    ejection.failed("p/v", "cut", 100)
+    ejection.failed("p/v", None, "cut", 100)
     assert not ejection.ejected(100)
 
 
@@ -52,7 +53,7 @@ def test_one_that_fails_every_other_time_is_ejected_too() -> None:
     for _ in range(MIN_ATTEMPTS // 2):
         ejection.succeeded("p/v", 100)
         assert not ejection.ejected(100)
-        ejection.failed("p/v", "cut", 100)
+        ejection.failed("p/v", None, "cut", 100)
     assert "failed 10 of 20 times" in ejection.ejected(100)["p/v"]
 
 
@@ -60,7 +61,7 @@ def test_after_the_pause_one_request_tries_it_and_the_others_keep_away() -> None
     ejection = after(*ILL)
     now_s = 100 + FIRST_PAUSE_S
     assert not ejection.ejected(now_s)
-    ejection.opened("p/v", now_s)
+    ejection.opened("p/v", TRIAL, now_s)
     assert "on trial" in ejection.ejected(now_s)["p/v"]
     ejection.succeeded("p/v", now_s)
     assert not ejection.ejected(now_s)
@@ -69,8 +70,8 @@ def test_after_the_pause_one_request_tries_it_and_the_others_keep_away() -> None
 def test_a_trial_whose_client_leaves_is_followed_by_another() -> None:
     ejection = after(*ILL)
     now_s = 100 + FIRST_PAUSE_S
-    ejection.opened("p/v", now_s)
-    ejection.closed("p/v")
+    ejection.opened("p/v", TRIAL, now_s)
+    ejection.closed("p/v", TRIAL)
     assert not ejection.ejected(now_s)
 
 
@@ -81,8 +82,8 @@ def test_each_trial_that_fails_makes_the_pause_longer_up_to_a_bound() -> None:
         while ejection.ejected(now_s):
             now_s += 1
         pauses_s.append(now_s - began_s)
-        ejection.opened("p/v", now_s)
-        ejection.failed("p/v", "cut", now_s)
+        ejection.opened("p/v", TRIAL, now_s)
+        ejection.failed("p/v", TRIAL, "cut", now_s)
     assert pauses_s == [5, 10, 20, 40, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
 
 
@@ -91,16 +92,16 @@ def test_whatever_happens_an_endpoint_gets_its_trial_in_the_end(steps: list[str]
     ejection, now_s = Ejection(), 100.0
     for step in steps:
         if step == "open":
-            ejection.opened("p/v", now_s)
+            ejection.opened("p/v", TRIAL, now_s)
         elif step == "fail":
-            ejection.failed("p/v", "cut", now_s)
+            ejection.failed("p/v", TRIAL, "cut", now_s)
         elif step == "succeed":
             ejection.succeeded("p/v", now_s)
         elif step == "close":
-            ejection.closed("p/v")
+            ejection.closed("p/v", TRIAL)
         else:
             now_s += 7
-    ejection.closed("p/v")
+    ejection.closed("p/v", TRIAL)
     assert not ejection.ejected(now_s + LONGEST_PAUSE_S)
 
 
@@ -123,3 +124,37 @@ def test_retries_are_a_share_of_requests_beyond_a_few(
 def test_without_a_budget_left_there_is_no_retry() -> None:
     budget = RetryBudget()
     assert [budget.spend() for _ in range(int(CAPACITY) + 1)] == [True] * int(CAPACITY) + [False]
+
+
+def test_what_one_fault_broke_at_once_is_one_fault() -> None:
+    ejection = after(*["cut"] * 2000)
+    assert ejection.ejected(100 + FIRST_PAUSE_S - 1)
+    assert not ejection.ejected(100 + FIRST_PAUSE_S)
+
+
+def test_an_old_attempt_that_ends_is_not_the_trial() -> None:
+    ejection, old = after(*ILL), object()
+    now_s = 100 + FIRST_PAUSE_S
+    ejection.opened("p/v", TRIAL, now_s)
+    ejection.closed("p/v", old)
+    ejection.failed("p/v", old, "cut", now_s)
+    assert "on trial" in ejection.ejected(now_s)["p/v"]
+
+
+def test_pauses_stop_growing_however_often_trials_fail() -> None:
+    ejection, now_s = after(*ILL), 100.0
+    for _ in range(3000):
+        now_s += LONGEST_PAUSE_S
+        ejection.opened("p/v", TRIAL, now_s)
+        ejection.failed("p/v", TRIAL, "cut", now_s)
+    assert not ejection.ejected(now_s + LONGEST_PAUSE_S)
+
+
+def test_after_a_long_time_of_health_a_pause_is_a_first_one() -> None:
+    ejection = after(*ILL)
+    ejection.opened("p/v", TRIAL, 105)
+    ejection.failed("p/v", TRIAL, "cut", 105)
+    ejection.succeeded("p/v", 200)
+    for _ in ILL:
+        ejection.failed("p/v", None, "cut", 1000)
+    assert not ejection.ejected(1000 + FIRST_PAUSE_S)

@@ -1,6 +1,7 @@
 """API keys: shown once, kept as hashes, taken anew when the file changes."""
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -87,7 +88,9 @@ def test_keys_that_are_changed_at_once_bring_none_back_and_lose_none(tmp_path: P
     assert set(ring(tmp_path).keys) == made
 
 
-def test_a_broken_file_is_reported_once_and_takes_no_key_away(tmp_path: Path) -> None:
+def test_a_broken_file_is_reported_once_a_minute_and_takes_no_key_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, plaintext = keys.create(tmp_path, "assistant")
     made = ring(tmp_path)
     file = tmp_path / keys.FILE
@@ -96,7 +99,19 @@ def test_a_broken_file_is_reported_once_and_takes_no_key_away(tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"keys\.yaml"):
         made.refresh()
     made.refresh()
+    for _ in range(2):
+        later_s = time.monotonic() + keys.REMIND_S
+        monkeypatch.setattr(keys.time, "monotonic", lambda at_s=later_s: at_s)
+        with pytest.raises(ValueError, match=r"keys\.yaml"):
+            made.refresh()
+        made.refresh()
     assert keys.match(made.keys, plaintext, NOW)
+    file.unlink()
+    _, other = keys.create(tmp_path, "assistant")
+    made.refresh()
+    monkeypatch.setattr(keys.time, "monotonic", lambda: later_s + keys.REMIND_S)
+    made.refresh()
+    assert keys.match(made.keys, other, NOW)
 
 
 def test_without_its_file_no_key_is_left(tmp_path: Path) -> None:

@@ -188,6 +188,56 @@ def test_a_lock_that_somebody_holds_delays_a_request_for_a_moment_alone(tmp_path
         admit(limiter, caller(9, name="new"))
 
 
+def test_a_lock_that_somebody_holds_is_waited_for_by_one_request_of_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    sleep = time.sleep
+
+    def paused(pause_s: float) -> None:
+        pauses.append(pause_s)
+        sleep(pause_s)
+
+    monkeypatch.setattr(windows.time, "sleep", paused)
+    monkeypatch.setattr(windows, "PATIENT_AGAIN_S", 1e9)
+    with Limiter(tmp_path) as limiter:
+        with Windows(tmp_path)._alone():
+            with pytest.raises(OSError, match="lock"):
+                admit(limiter, caller(9, name="first"))
+            assert pauses
+            waited = len(pauses)
+            for number in range(50):
+                with pytest.raises(OSError, match="lock"):
+                    admit(limiter, caller(9, name=f"next-{number}"))
+            assert len(pauses) == waited
+        admit(limiter, caller(9, name="first"))
+
+
+@pytest.mark.parametrize("failing", ["add", "total", "total of the other"])
+def test_what_could_not_be_counted_whole_is_not_counted_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    key, workload = caller(1, 100, "key"), Subject("workload", "The workload's", 1, 100)
+    method, bad = failing.split()[0], "key" if failing == "total" else "workload"
+    works = getattr(Windows, method)
+
+    def fails(self: Windows, subject: str, *rest: int) -> object:
+        # What was counted can be taken back all the same.
+        if subject == bad and (method == "total" or rest[1] > 0):
+            raise OSError("lock")
+        return works(self, subject, *rest)
+
+    with Limiter(tmp_path) as limiter:
+        monkeypatch.setattr(Windows, method, fails)
+        for _ in range(3):
+            with pytest.raises(OSError, match="lock"):
+                admit(limiter, key, workload, tokens=90)
+        monkeypatch.undo()
+        admit(limiter, key, workload, tokens=90)
+        refusal(limiter, key)
+        refusal(limiter, workload)
+
+
 def hammer(folder: Path, limit: int, admitted: "Queue[int]") -> None:
     count = refused = 0
     with Limiter(folder) as limiter:

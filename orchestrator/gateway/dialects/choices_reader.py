@@ -160,6 +160,9 @@ class ChoicesReader(Reader):
     def _take_choices(self, choices: list[dict[str, Any]]) -> Kind:
         kind = Kind.PREAMBLE
         for choice in choices:
+            if choice.keys().isdisjoint(("delta", "text")):
+                # Clients rely on it.
+                raise UpstreamFailed("malformed")
             said = typed(choice.get("delta"), dict)
             text = _text(choice)
             others = any(v for k, v in said.items() if k not in ("role", "content"))

@@ -64,6 +64,8 @@ class Dialect(ABC):
     upstream_path: str
     needs: tuple[tuple[str, ...], ...]
     """Fields that a body must have, in one of these combinations."""
+    uses_gpu = True
+    """Whether a model reads the prompt: else it is not charged for."""
 
     @abstractmethod
     def asked(self, body: dict[str, Any]) -> Asked:

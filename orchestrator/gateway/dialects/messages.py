@@ -117,6 +117,7 @@ class Messages(_Anthropic):
 class CountTokens(_Anthropic):
     upstream_path = "/v1/messages/count_tokens"
     needs = (("messages",),)
+    uses_gpu = False
 
     def asked(self, body: dict[str, Any]) -> Asked:
         return Asked()

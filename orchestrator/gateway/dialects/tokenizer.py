@@ -11,6 +11,7 @@ class Tokenize(Dialect):
     name = "tokenize"
     upstream_path = "/tokenize"
     needs: tuple[tuple[str, ...], ...] = (("prompt",), ("messages",))
+    uses_gpu = False
 
     def asked(self, body: dict[str, Any]) -> Asked:
         return Asked()
