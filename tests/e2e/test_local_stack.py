@@ -105,7 +105,7 @@ def test_the_endpoint_shows_health_and_metrics(stack: Stack) -> None:
 
 def test_a_conversation_once_raised_stays_raised_by_its_history_alone(stack: Stack) -> None:
     opening = {"role": "user", "content": "This stays between us, whatever I may ask later on."}
-    client = stack.client()
+    client, later = stack.client(), f"e2e-later-turn-{time.time_ns():x}"
     first = client.chat.completions.create(
         model="tiny",
         messages=[opening],
@@ -117,12 +117,12 @@ def test_a_conversation_once_raised_stays_raised_by_its_history_alone(stack: Sta
         model="tiny",
         messages=[opening, answer, {"role": "user", "content": "And now?"}],
         max_tokens=4,
-        extra_headers={"x-request-id": "e2e-later-turn"},
+        extra_headers={"x-request-id": later},
     )
     assert raw.headers["x-orchestrator-zone"] == "onprem"
     time.sleep(1)
     done = subprocess.run(
-        [ORCHESTRATOR, "explain", "e2e-later-turn", "--json"],
+        [ORCHESTRATOR, "explain", later, "--json"],
         capture_output=True,
         text=True,
         check=True,
