@@ -113,7 +113,7 @@ def test_a_redeployed_gateway_breaks_no_stream_and_refuses_nothing(stack: Stack)
     before = gateways()
     with Streaming(stack) as load:
         load.wait_for_streams()
-        long, reader = a_long_stream(stack, 3000)
+        long, reader = a_long_stream(stack, 2000)
         time.sleep(1)
         asyncio.run(redeploy())
         wait_until("the old gateway stops", lambda: not gateways() & before)
