@@ -92,7 +92,7 @@ def traced() -> Callable[[int], None]:
     tracing = Tracing("gateway")
     candidate: Any = SimpleNamespace(
         endpoint=ENDPOINT,
-        url="http://127.0.0.1:9/pools/pool/variant",
+        url="http://127.0.0.1:9/pools/home/variant",
         variant=SimpleNamespace(name="variant", served_name=None),
         model=SimpleNamespace(name="model"),
         cluster=SimpleNamespace(kind="ray"),
