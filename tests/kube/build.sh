@@ -14,12 +14,13 @@ done
 
 work=$out/build
 rm -rf "$work"
-mkdir -p "$work"/{sources,lists/partial,cache/archives/partial,debs,root,src}
+mkdir -p "$work"/{sources,lists/partial,cache/archives/partial,debs,root}
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 
 # The machine's own sources of this Debian release, with its source packages.
 release=$(. /etc/os-release && echo "${VERSION_CODENAME:-none}")
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+  [ -f "$file" ] || continue
   case $file in
     *.sources) ! grep -qE "^Suites:(.* )?$release( |$)" "$file" ||
       sed 's/^Types:.*/Types: deb deb-src/' "$file" > "$work/sources/$(basename "$file")" ;;
@@ -38,9 +39,11 @@ apt-get "${apt[@]}" download etcd-server golang-github-modern-go-reflect2-dev "$
   { echo "this Debian has no etcd-server, golang-go or source package kubernetes"; exit 3; }
 for deb in *.deb; do dpkg-deb -x "$deb" "$work/root"; done
 
-cd "$work/src"
-tar xzf ../debs/kubernetes_*.orig.tar.gz --strip-components=1
-tar xJf ../debs/kubernetes_*.debian.tar.xz
+# Kubernetes 1.20 was built in a GOPATH.
+source=$work/go/src/k8s.io/kubernetes
+mkdir -p "$source" && cd "$source"
+tar xzf "$work"/debs/kubernetes_*.orig.tar.gz --strip-components=1
+tar xJf "$work"/debs/kubernetes_*.debian.tar.xz
 for patch in $(grep -v '^#' debian/patches/series); do
   GIT_CEILING_DIRECTORIES=$work git apply "debian/patches/$patch"
 done
@@ -49,9 +52,18 @@ reflect2=github.com/modern-go/reflect2
 rm -rf vendor/$reflect2
 cp -r "$work/root/usr/share/gocode/src/$reflect2" vendor/$reflect2
 
-version=$(ls ../debs/*.dsc | sed -nE "s/.*really([0-9.]+)-.*/\1/p")
-GOROOT=$(echo "$work"/root/usr/lib/go-*) && export GOROOT
-export GOPATH=$work/go GOCACHE=$work/go/cache GOPROXY=off GOFLAGS=-mod=vendor CGO_ENABLED=0
-"$GOROOT/bin/go" build -trimpath -o "$work/kube-apiserver" \
+GOROOT=$(echo "$work"/root/usr/lib/go-*) && export GOROOT PATH=$GOROOT/bin:$PATH
+export GOPATH=$work/go GOCACHE=$work/cache/go GO111MODULE=off CGO_ENABLED=0
+
+# What the API server says of its types is not part of the sources.
+types=$(grep -Rl --include=*.go '^// +k8s:openapi-gen=' vendor/k8s.io |
+  grep -vE '/(code-generator|sample-apiserver|kube-openapi)/' | xargs -n1 dirname | sort -u)
+go build -o "$work/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
+"$work/openapi-gen" -O zz_generated.openapi -p k8s.io/kubernetes/pkg/generated/openapi \
+  -h hack/boilerplate/boilerplate.generatego.txt -r "$work/violations" \
+  -i "$(sed 's|^|k8s.io/kubernetes/|' <<< "$types" | paste -sd,)"
+
+version=$(basename "$work"/debs/kubernetes_*.orig.tar.gz | sed -nE 's/.*really([0-9.]+)\.orig.*/\1/p')
+go build -trimpath -o "$work/kube-apiserver" \
   -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$version" ./cmd/kube-apiserver
 mv "$work/kube-apiserver" "$work/root/usr/bin/etcd" "$out"

@@ -30,6 +30,8 @@ OPENS_CONNECTIONS = {
     "gateway/jwks.py": "public keys of token issuers, from where the configuration says",
     "gateway/tracing.py": "spans to the operator's collector, never content",
     "gateway/exchange.py": "reports and snapshots, never content",
+    "pools/kubernetes_api.py": "the API server of a Kubernetes cluster",
+    "pools/kuberay.py": "takes the session that every actuator gets",
     "pools/ray.py": "Serve's API",
     "pools/openai.py": "takes the session that all actuators get",
     "pools/engine.py": "engine metrics, warm-up",
@@ -43,7 +45,9 @@ OPENS_CONNECTIONS = {
 NETWORK = {
     "aiohttp",
     "httpx",
+    "kubernetes",
     "requests",
+    "urllib3",
     "socket",
     "urllib.request",
     "http.client",
