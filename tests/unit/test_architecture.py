@@ -31,7 +31,7 @@ OPENS_CONNECTIONS = {
     "gateway/tracing.py": "spans to the operator's collector, never content",
     "gateway/exchange.py": "reports and snapshots, never content",
     "pools/ray.py": "Serve's API",
-    "pools/openai.py": "takes the session that all actuators get",
+    "pools/openai.py": "takes the session that all actuators get, and leaves it",
     "pools/engine.py": "engine metrics, warm-up",
     "controller/fleet.py": "hands its session to the pools",
     "controller/main.py": "makes that session, listens for gateways",
