@@ -20,8 +20,8 @@ import aiohttp
 
 from orchestrator.config.spec import Cluster
 from orchestrator.policy.candidate import Candidate
-from orchestrator.pools.actuator import Observed, PoolError, Replicas, Unowned
-from orchestrator.pools.kubernetes_api import ApiError, KubernetesApi
+from orchestrator.pools.actuator import Fence, Observed, PoolError, Replicas, Unowned
+from orchestrator.pools.kubernetes_api import ApiError, KubernetesApi, Unheard
 from orchestrator.pools.mirror import Mirror
 from orchestrator.pools.pod_states import (
     Node,
@@ -59,7 +59,12 @@ T = TypeVar("T")
 class KubeRayPools:
     """The pools of one namespace."""
 
-    def __init__(self, cluster: Cluster, _: aiohttp.ClientSession | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        _: aiohttp.ClientSession | None = None,
+        fence: Fence = lambda: None,
+    ) -> None:
         assert cluster.kubernetes is not None, "checked with the configuration"
         self._namespace = cluster.kubernetes.namespace
         self._api = api = KubernetesApi(cluster.kubernetes)
@@ -80,6 +85,7 @@ class KubeRayPools:
         )
         self._threads = ThreadPoolExecutor(THREADS, "kubernetes")
         self._started = False
+        self._fence = fence
 
     async def observe(self, candidates: list[Candidate]) -> Observed:
         await self._look()
@@ -107,7 +113,7 @@ class KubeRayPools:
         body = ray_service(candidate, count + (existing.leaving if existing else 0))
         path = self._path("rayservices", candidate.service_name)
         try:
-            await self._patiently(lambda: self._api.apply(path, body, MANAGER))
+            await self._change(lambda: self._api.apply(path, body, MANAGER))
         except ApiError as error:
             if not _is_of_another_manager(error):
                 raise
@@ -151,7 +157,14 @@ class KubeRayPools:
             raise PoolError(oldest.trouble or f"{self._namespace}: nothing is heard of it")
 
     async def _delete(self, kind: str, name: str, uid: str) -> None:
-        await self._patiently(lambda: self._api.delete(self._path(kind, name), uid))
+        await self._change(lambda: self._api.delete(self._path(kind, name), uid))
+
+    async def _change(self, ask: Callable[[], object]) -> None:
+        def while_we_lead() -> None:
+            self._fence()
+            ask()
+
+        await self._patiently(while_we_lead)
 
     async def _patiently(self, ask: Callable[[], T]) -> T:
         """Asks in a thread, again where that may help: everything asked is idempotent."""
@@ -159,13 +172,15 @@ class KubeRayPools:
         for last in [False] * (TRIES - 1) + [True]:
             try:
                 return await self._in_thread(ask)
-            except PoolError as error:
-                refused = isinstance(error, ApiError)
-                if last or (refused and not _may_pass(error)):
+            except Unheard:
+                if last:
                     raise
-                asked_s = error.retry_after_s if isinstance(error, ApiError) else 0
-                await asyncio.sleep(min(max(pause_s, asked_s), LONGEST_PAUSE_S))
-                pause_s *= 2
+                await asyncio.sleep(pause_s)
+            except ApiError as error:
+                if last or not _may_pass(error):
+                    raise
+                await asyncio.sleep(min(max(pause_s, error.retry_after_s), LONGEST_PAUSE_S))
+            pause_s *= 2
         raise AssertionError("the last try returns or raises")
 
     async def _in_thread(self, ask: Callable[[], T]) -> T:
@@ -217,9 +232,7 @@ def observed(
     )
 
 
-def _may_pass(error: PoolError) -> bool:
-    if not isinstance(error, ApiError):
-        return True
+def _may_pass(error: ApiError) -> bool:
     conflict = error.status == 409 and not _is_of_another_manager(error)
     return conflict or error.status == 429 or error.status >= 500
 
