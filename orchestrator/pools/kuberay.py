@@ -31,7 +31,7 @@ from orchestrator.pools.pod_states import (
     node,
     pod,
     ray_cluster,
-    replicas,
+    replicas_of,
     service,
 )
 from orchestrator.pools.ray_service import (
@@ -84,7 +84,7 @@ class KubeRayPools:
             self._nodes,
         )
         self._threads = ThreadPoolExecutor(THREADS, "kubernetes")
-        self._started = False
+        self._started = self._closed = False
         self._fence = fence
 
     async def observe(self, candidates: list[Candidate]) -> Observed:
@@ -97,20 +97,20 @@ class KubeRayPools:
             self._nodes.objects(),
         )
 
-    async def scale(self, candidate: Candidate, count: int, existing: Replicas | None) -> None:
+    async def scale(self, candidate: Candidate, replicas: int, existing: Replicas | None) -> None:
         """Sets the target. An endpoint of none is no RayService at all: Serve takes no deployment
         of zero replicas. What the operator has given up is taken away, to be made anew by the
         next call. Raises PoolError."""
         await self._look()
         found = {s.name: s for s in self._services.objects()}.get(candidate.service_name)
-        if count == 0 or (found and existing and existing.gave_up and not found.deleted):
+        if replicas == 0 or (found and existing and existing.gave_up and not found.deleted):
             if found is not None and not found.deleted:
                 await self._delete("rayservices", found.name, found.uid)
             return
         if found is not None and found.deleted:
             raise PoolError(f"{candidate.endpoint}: its RayService is still being taken away")
         # Serve counts what is leaving until it is gone.
-        body = ray_service(candidate, count + (existing.leaving if existing else 0))
+        body = ray_service(candidate, replicas + (existing.leaving if existing else 0))
         path = self._path("rayservices", candidate.service_name)
         try:
             await self._change(lambda: self._api.apply(path, body, MANAGER))
@@ -138,6 +138,7 @@ class KubeRayPools:
                 await self._delete(kind, name, cluster.uid)
 
     async def close(self) -> None:
+        self._closed = True
         for mirror in self._mirrors:
             mirror.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -184,6 +185,8 @@ class KubeRayPools:
         raise AssertionError("the last try returns or raises")
 
     async def _in_thread(self, ask: Callable[[], T]) -> T:
+        if self._closed:
+            raise PoolError(f"{self._namespace}: its rules are in force no more")
         return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
 
     def _path(self, kind: str, name: str = "") -> str:
@@ -210,7 +213,7 @@ def observed(
         of = named.get(candidate.service_name)
         owned.add(candidate.service_name)
         if of is not None or of_endpoint[candidate.endpoint]:
-            known[candidate.endpoint] = replicas(of, of_endpoint[candidate.endpoint], notices)
+            known[candidate.endpoint] = replicas_of(of, of_endpoint[candidate.endpoint], notices)
     owners = {s.uid for s in services}
     return Observed(
         known,
@@ -219,7 +222,7 @@ def observed(
                 f"rayservices/{s.name}",
                 s.endpoint or None,
                 s.url,
-                replicas(s, of_endpoint[s.endpoint], notices),
+                replicas_of(s, of_endpoint[s.endpoint], notices),
             )
             for s in services
             if s.name not in owned and not s.deleted

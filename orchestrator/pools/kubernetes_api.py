@@ -5,7 +5,6 @@ and 50 MB to import, so only who has such a cluster imports them.
 """
 
 import json
-import logging
 import os
 import threading
 import time
@@ -25,9 +24,6 @@ ANSWER_S = 30
 WATCH_S = 5
 """The server ends a watch after so long; going on proves that it is there."""
 APPLY = "application/apply-patch+yaml"
-
-# Connections that fail are our callers' to report.
-logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 class Unheard(PoolError):
