@@ -1,12 +1,13 @@
 """Where each attempt of a request goes, by the rules in force, on record."""
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from orchestrator.config.spec import Workload
-from orchestrator.gateway.admission import Admission, Shed, Waiter
+from orchestrator.gateway.admission import Admission, Outdated, Shed, Waiter
 from orchestrator.gateway.affinity import Affinity
 from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.ejection import Ejection
@@ -78,7 +79,8 @@ class Placement:
         with the reason; `left_s`: of the time that it may wait; `spare`: it is no loss, so that it
         does not wait and overtakes nobody. Raises ApiError."""
         asked_s = time.monotonic()
-        self._keep_up(call)
+        if call.rules is not self._exchange.rules:
+            await self._keep_up(call)
         found = self._decide(call, failed)
         queue, workload = self._admission.queue, self._workload(call)
         if spare:
@@ -116,7 +118,8 @@ class Placement:
             return min(self._until_s(call, failed, decision), latest_s)
 
         def look(waiter: Waiter[Found]) -> Found | None:
-            self._keep_up(call)
+            if call.rules is not self._exchange.rules:
+                raise Outdated
             found = self._decide(call, failed)
             if found.decision.grant is None:
                 waiter.until_s = until_s(found.decision)
@@ -124,8 +127,19 @@ class Placement:
                     return None
             return found
 
+        async def renew() -> Waiter[Found]:
+            await self._keep_up(call)
+            found = self._decide(call, failed)
+            if found.decision.denied == "model_not_found":
+                self._record(call, number, found)
+                raise self._refusal(call, found.decision, bool(failed))
+            return waiter_for(found.decision)
+
+        def waiter_for(decision: Decision) -> Waiter[Found]:
+            return self._waiter(call, failed, decision, until_s(decision), look, renew)
+
         workload = self._workload(call)
-        waiter = self._waiter(call, failed, found.decision, until_s(found.decision), look)
+        waiter = waiter_for(found.decision)
         if found.decision.denied == "saturated":
             seen = outlook(found.decision, self._ahead(call, found.decision))
             if seen.is_measured and time.monotonic() + seen.first_token_s > waiter.until_s:
@@ -144,6 +158,7 @@ class Placement:
         decision: Decision,
         until_s: float,
         look: Callable[[Waiter[Found]], Found | None],
+        renew: Callable[[], Awaitable[Waiter[Found]]],
     ) -> Waiter[Found]:
         workload, selection = self._workload(call), self._selection(call, decision)
         return Waiter(
@@ -161,6 +176,7 @@ class Placement:
             self._expected_tokens(call),
             until_s=until_s,
             look=look,
+            renew=renew,
         )
 
     def _selection(self, call: Call, decision: Decision) -> Selection:
@@ -259,27 +275,30 @@ class Placement:
         call.charged = 0.0
         self._admission.stir(attempt.endpoint)
 
-    def _keep_up(self, call: Call) -> None:
+    async def _keep_up(self, call: Call) -> None:
         """A request is decided by the rules that it was read by: where others are in force now, it
-        is read again, and what was found before still holds. Raises ApiError 401 for a workload
-        that is no more."""
-        rules = self._exchange.rules
-        if call.rules is rules:
-            return
-        if call.caller.workload not in rules.catalogue.workloads:
-            raise ApiError(
-                401, "invalid_api_key", "The API key's workload is no more.", "authentication_error"
+        is read again, in a thread since many may have to be at once, until no others came
+        meanwhile. What was found before still holds. Raises ApiError 401 for a workload that is no
+        more."""
+        while call.rules is not (rules := self._exchange.rules):
+            if call.caller.workload not in rules.catalogue.workloads:
+                raise ApiError(
+                    401,
+                    "invalid_api_key",
+                    "The API key's workload is no more.",
+                    "authentication_error",
+                )
+            before = call.labels
+            labels = await asyncio.to_thread(
+                self._sensitivity.read,
+                rules.classifier,
+                call.caller.workload,
+                max(before.claimed, before.content),
+                call.session_id,
+                call.request.content,
             )
-        before = call.labels
-        call.rules = rules
-        call.labels = self._sensitivity.read(
-            rules.classifier,
-            call.caller.workload,
-            max(before.claimed, before.content),
-            call.session_id,
-            call.request.content,
-        )
-        self.remember(call)
+            call.rules, call.labels = rules, labels
+            self.remember(call)
 
     def _decide(self, call: Call, failed: dict[str, str]) -> Found:
         found = self._decide_for(call, failed, smaller_variant=False)

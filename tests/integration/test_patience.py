@@ -2,6 +2,7 @@
 refusal."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from orchestrator.config import keys
 from orchestrator.config.store import PolicyStore
+from orchestrator.gateway.sensitivity import Labels, Sensitivity
 from orchestrator.policy.snapshot import EndpointState, Snapshot
 from orchestrator.signals.report import GatewayReport
 from orchestrator.simulate.engine import SimulatedEngine
@@ -490,5 +493,106 @@ def test_an_answer_that_broke_off_goes_on_before_others_begin(tmp_path: Path) ->
             assert (await broken).endswith(" t99")
             assert {a.status for a in await asyncio.gather(*busy, *others)} == {200}
             assert s.away.received[2].body["messages"][-1]["role"] == "assistant"
+
+    asyncio.run(inside())
+
+
+def becomes_restricted(tmp_path: Path, s: Stack) -> None:
+    """Rules come in force by which the content of the waiting requests must stay at home."""
+    file = tmp_path / "all.yaml"
+    text_before = file.read_text()
+    marked = "allowed_zones: [onprem, cloud]\n    markers: [patient]\n"
+    file.write_text(text_before.replace("allowed_zones: [onprem, cloud]\n", marked))
+    assert file.read_text() != text_before
+    apply(tmp_path)
+    applied: Any = PolicyStore(tmp_path).current()
+    s.fleet.config_version = applied.version
+
+
+@pytest.mark.parametrize("requests", [1, 20])
+def test_requests_that_wait_are_read_again_by_new_rules_and_off_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requests: int
+) -> None:
+    loops, readings = set[int](), []
+    read = Sensitivity.read
+
+    def noted(*arguments: Any) -> Labels:
+        readings.append(threading.get_ident())
+        return read(*arguments)
+
+    async def inside() -> None:
+        loops.add(threading.get_ident())
+        async with stack(tmp_path, "priority: 10", of_open="when_infeasible: {queue_s: 20}") as s:
+            monkeypatch.setattr(Sensitivity, "read", noted)
+            waiting = s.starts(requests, "open", content="About a patient.")
+            await s.queued(requests)
+            readings.clear()
+            becomes_restricted(tmp_path, s)
+            # The cloud alone has a replica, where they might have gone by the rules of before.
+            s.fleet.becomes("b-away/m-1")
+            await made_known(s)
+            await s.until(lambda: bool(readings))
+            s.fleet.becomes("a-home/m-1", "b-away/m-1")
+            answers = await asyncio.gather(*waiting)
+            assert {(a.status, a.pool) for a in answers} == {(200, "a-home")}
+            assert not s.away.received
+
+    asyncio.run(inside())
+    assert len(readings) == requests
+    assert not loops & set(readings)
+
+
+def test_rules_that_change_while_a_waiting_request_is_read_again_are_kept_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read slowly by rules that let it go to the cloud, while those come that do not."""
+    read, reading, go_on = Sensitivity.read, threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Labels:
+        labels = read(*arguments)
+        reading.set()
+        go_on.wait(20)
+        return labels
+
+    async def inside() -> None:
+        async with stack(tmp_path, "priority: 10", of_open="when_infeasible: {queue_s: 20}") as s:
+            (waiting,) = s.starts(1, "open", content="About a patient.")
+            await s.queued(1)
+            monkeypatch.setattr(Sensitivity, "read", slow)
+            file = tmp_path / "all.yaml"
+            file.write_text(file.read_text().replace("ttft_p95_s: 1", "ttft_p95_s: 2"))
+            apply(tmp_path)
+            applied: Any = PolicyStore(tmp_path).current()
+            s.fleet.config_version = applied.version
+            s.fleet.becomes("b-away/m-1")
+            await s.until(reading.is_set)
+            becomes_restricted(tmp_path, s)
+            s.fleet.becomes("b-away/m-1")
+            await made_known(s)
+            go_on.set()
+            await asyncio.sleep(0.3)
+            assert not waiting.done()
+            s.fleet.becomes("a-home/m-1", "b-away/m-1")
+            answer = await waiting
+            assert (answer.status, answer.pool) == (200, "a-home")
+            assert not s.away.received
+
+    asyncio.run(inside())
+
+
+def test_a_waiting_request_for_a_model_that_its_workload_loses_is_refused(tmp_path: Path) -> None:
+    async def inside() -> None:
+        async with stack(tmp_path, "when_infeasible: {queue_s: 20}") as s:
+            (waiting,) = s.starts(1)
+            await s.queued(1)
+            file = tmp_path / "all.yaml"
+            rest = file.read_text().replace("- name: m\n", "- name: other\n")
+            file.write_text(rest.replace("models: [m]", "models: [other]"))
+            apply(tmp_path)
+            applied: Any = PolicyStore(tmp_path).current()
+            s.fleet.config_version = applied.version
+            s.fleet.becomes()
+            answer = await waiting
+            assert (answer.status, answer.code) == (404, "model_not_found")
 
     asyncio.run(inside())
