@@ -141,7 +141,14 @@ class Gateway:
                     )
                     assert arrival is not None, "an endpoint is no probe"
                     call = await self._intake.read(
-                        request_id, caller, path, scope["headers"], raw, send, arrival.started_s
+                        request_id,
+                        caller,
+                        partial(self._access.again, headers),
+                        path,
+                        scope["headers"],
+                        raw,
+                        send,
+                        arrival.started_s,
                     )
                     call.trace = arrival.trace
                     assert self._relay is not None, "the server runs the lifespan first"

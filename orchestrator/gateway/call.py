@@ -25,6 +25,9 @@ class Call:
 
     request_id: str
     caller: Caller
+    authenticate: Callable[[], Caller]
+    """Whose request it is by the credentials of this moment, without waiting for anything. Raises
+    ApiError 401, or NoCaller for a line of a batch."""
     rules: Rules
     """By which it was read."""
     labels: Labels

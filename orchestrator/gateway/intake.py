@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from orchestrator.gateway.call import Call, Send
@@ -26,13 +26,14 @@ class Intake:
         self,
         request_id: str,
         caller: Caller,
+        authenticate: Callable[[], Caller],
         path: str,
         headers: Iterable[tuple[bytes, bytes]],
         raw: bytes,
         send: Send,
         started_s: float | None = None,
     ) -> Call:
-        """`send` takes the answer as an ASGI application gives it. `started_s`: when the request
+        """`authenticate`: as `Call` has it. `send` takes the answer as an ASGI application gives it. `started_s`: when the request
         arrived. Raises ApiError for a request that no engine could serve."""
         headers = list(headers)
         request = parse(path, raw)
@@ -53,6 +54,7 @@ class Intake:
         return Call(
             request_id,
             caller,
+            authenticate,
             rules,
             labels,
             session_id,

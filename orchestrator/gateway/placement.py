@@ -121,11 +121,11 @@ class Placement:
             if call.rules is not self._exchange.rules:
                 raise Outdated
             found = self._decide(call, failed)
-            if found.decision.grant is None:
-                waiter.until_s = until_s(found.decision)
-                if waiter.until_s > time.monotonic():
-                    return None
-            return found
+            if found.decision.grant is not None:
+                _check_again(call)
+                return found
+            waiter.until_s = until_s(found.decision)
+            return None if waiter.until_s > time.monotonic() else found
 
         async def renew() -> Waiter[Found]:
             await self._keep_up(call)
@@ -338,3 +338,18 @@ class Placement:
             variant=call.variant,
             smaller_variant=smaller_variant,
         )
+
+
+def _check_again(call: Call) -> None:
+    """Whether who waited may still ask for this: keys and tokens may have ended meanwhile, and
+    scopes changed. Raises ApiError 401 and 403, and what `Call.authenticate` raises."""
+    caller = call.authenticate()
+    if caller.workload != call.caller.workload:
+        raise ApiError(
+            401,
+            "invalid_api_key",
+            "The API key or token speaks for another workload by now.",
+            "authentication_error",
+        )
+    caller.check_model(call.request.model)
+    caller.check_endpoint(call.request.dialect.name)

@@ -2,19 +2,24 @@
 refusal."""
 
 import asyncio
+import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 from aiohttp import web
 
 from orchestrator.config import keys
 from orchestrator.config.store import PolicyStore
+from orchestrator.gateway import jwks
 from orchestrator.gateway.sensitivity import Labels, Sensitivity
 from orchestrator.policy.snapshot import EndpointState, Snapshot
 from orchestrator.signals.report import GatewayReport
@@ -31,6 +36,7 @@ from tests.integration.engines import (
     text,
 )
 from tests.integration.engines import serve_gateway as gateway_on
+from tests.tokens import ISSUER, SigningKey, key_set
 
 SMALLER = (
     "      - {name: m-0, weights: org/m, quality: 0.5, pools: [a-home], max_model_len: 4096, "
@@ -594,5 +600,113 @@ def test_a_waiting_request_for_a_model_that_its_workload_loses_is_refused(tmp_pa
             s.fleet.becomes()
             answer = await waiting
             assert (answer.status, answer.code) == (404, "model_not_found")
+
+    asyncio.run(inside())
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "another workload", "another scope"])
+def test_a_key_that_ends_while_its_request_waits_sends_nothing(tmp_path: Path, how: str) -> None:
+    async def inside() -> None:
+        async with stack(tmp_path, "when_infeasible: {queue_s: 20}") as s:
+            key, s.keys["closed"] = keys.create(tmp_path, "closed")
+            (waiting,) = s.starts(1)
+            await s.queued(1)
+            if how == "revoked":
+                keys.revoke(tmp_path, key.id)
+            elif how == "expired":
+                keys.rotate(tmp_path, key.id, timedelta())
+            else:
+                old, new = {
+                    "another workload": ({"workload": "closed"}, {"workload": "open"}),
+                    "another scope": ({}, {"scope": {"models": ["other"]}}),
+                }[how]
+                document = yaml.safe_load((tmp_path / keys.FILE).read_text())
+                (entry,) = [e for e in document["keys"] if e["id"] == key.id]
+                assert old.items() <= entry.items()
+                entry |= new
+                (tmp_path / keys.FILE).write_text(yaml.safe_dump(document))
+            # Who asks with a key that holds waits behind it, and goes.
+            _, s.keys["closed"] = keys.create(tmp_path, "closed")
+            (other,) = s.starts(1, content="Another.")
+            await s.queued(2)
+            s.fleet.becomes("a-home/m-1")
+            answer = await waiting
+            expected = (
+                (403, "outside_scope") if how == "another scope" else (401, "invalid_api_key")
+            )
+            assert (answer.status, answer.code) == expected
+            assert (await other).status == 200
+            (received,) = s.home.received
+            assert received.body["messages"][0]["content"] == "Another."
+
+    asyncio.run(inside())
+
+
+@pytest.mark.parametrize("how", ["expired", "key taken back", "issuer removed"])
+def test_a_token_that_ends_while_its_request_waits_sends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(jwks, "RETRY_S", 0)
+    signing, published = SigningKey("k1"), tmp_path / "jwks.json"
+    published.write_bytes(key_set(signing))
+    rule = {"claims": {"sub": "somebody"}, "workload": "closed"}
+    jwt = {
+        "issuer": ISSUER,
+        "audience": "inference",
+        "jwks_file": str(published),
+        "refresh_s": 10,
+        "leeway_s": 0,
+        "workloads": [rule],
+    }
+    written = f"jwt: {json.dumps([jwt])}\n  max_queued_requests: 1000"
+
+    async def inside() -> None:
+        async with stack(tmp_path, "when_infeasible: {queue_s: 20}", gateway=written) as s:
+            lives_s = 2 if how == "expired" else 60
+            ends_s = int(time.time()) + lives_s
+            s.keys["closed"] = signing.token(sub="somebody", exp=ends_s)
+            (waiting,) = s.starts(1)
+            await s.queued(1)
+            if how == "expired":
+                await asyncio.sleep(ends_s + 0.1 - time.time())
+            elif how == "key taken back":
+                published.write_bytes(key_set(SigningKey("k2")))
+                # Whoever names a key that is not known makes the gateway look again.
+                s.keys["closed"] = SigningKey("k2").token(sub="somebody")
+                assert (await s.answer()).status == 401
+            else:
+                file = tmp_path / "all.yaml"
+                file.write_text(file.read_text().replace(written, "max_queued_requests: 1000"))
+                apply(tmp_path)
+                applied: Any = PolicyStore(tmp_path).current()
+                s.fleet.config_version = applied.version
+            s.fleet.becomes("a-home/m-1")
+            answer = await waiting
+            assert (answer.status, answer.code) == (401, "invalid_api_key")
+            assert not s.home.received
+
+    asyncio.run(inside())
+
+
+def test_a_token_that_holds_is_taken_after_the_wait_also_under_new_rules(tmp_path: Path) -> None:
+    signing, published = SigningKey("k1"), tmp_path / "jwks.json"
+    published.write_bytes(key_set(signing))
+    rule = {"claims": {"sub": "somebody"}, "workload": "closed"}
+    jwt = {
+        "issuer": ISSUER,
+        "audience": "inference",
+        "jwks_file": str(published),
+        "workloads": [rule],
+    }
+    written = f"jwt: {json.dumps([jwt])}\n  max_queued_requests: 1000"
+
+    async def inside() -> None:
+        async with stack(tmp_path, "when_infeasible: {queue_s: 20}", gateway=written) as s:
+            s.keys["closed"] = signing.token(sub="somebody")
+            (waiting,) = s.starts(1)
+            await s.queued(1)
+            becomes_restricted(tmp_path, s)
+            s.fleet.becomes("a-home/m-1")
+            assert (await waiting).status == 200
 
     asyncio.run(inside())

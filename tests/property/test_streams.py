@@ -158,7 +158,7 @@ def relayed(chunks: list[bytes], end: UpstreamFailed | None) -> Outcome:
             telemetry,
         )
         now_s = asyncio.get_running_loop().time()
-        call = Call("id", CALLER, RULES, LABELS, "", REQUEST, to_client, now_s)
+        call = Call("id", CALLER, lambda: CALLER, RULES, LABELS, "", REQUEST, to_client, now_s)
         try:
             await relay.run(call)
         except ApiError as error:
