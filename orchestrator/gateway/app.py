@@ -5,7 +5,7 @@ import logging
 import os
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.dialects import ENDPOINTS
 from orchestrator.gateway.errors import ApiError, ClientGone
 from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.framing import declared_bytes
 from orchestrator.gateway.intake import Intake
 from orchestrator.gateway.limits import Limiter
 from orchestrator.gateway.observer import CLIENT_GONE, Arrival, Observer
@@ -136,9 +137,7 @@ class Gateway:
                 caller = await self._access.caller(headers)
                 caller.check_endpoint(ENDPOINTS[path].name)
                 with self._place():
-                    raw = await _body(
-                        headers.get(b"content-length"), receive, self.spec.max_body_bytes
-                    )
+                    raw = await _body(headers, receive, self.spec.max_body_bytes)
                     assert arrival is not None, "an endpoint is no probe"
                     call = await self._intake.read(
                         request_id,
@@ -241,7 +240,6 @@ class Gateway:
     async def _batch(
         self, caller: Caller, scope: Scope, receive: Receive, send: Send, request_id: str
     ) -> None:
-        declared = dict(scope["headers"]).get(b"content-length")
         asked = Asked(
             caller,
             scope["method"],
@@ -249,7 +247,7 @@ class Gateway:
             scope["query_string"],
             scope["headers"],
             receive,
-            partial(_body, declared, receive, self.spec.max_body_bytes),
+            partial(_body, dict(scope["headers"]), receive, self.spec.max_body_bytes),
         )
         answer = await self._batches.answer(asked)
         if isinstance(answer, Content):
@@ -345,10 +343,11 @@ def _allow(scope: Scope, *methods: str) -> None:
         raise ApiError(405, "method_not_allowed", f"Use {use} here.", headers={"allow": allow})
 
 
-async def _body(declared: bytes | None, receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises ApiError 413 past the limit, 408 when it does not come."""
+async def _body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises ApiError 413 past the limit, 408 when it does not come, and 400 for a
+    length that is none."""
     too_large = ApiError(413, "body_too_large", f"The body may have {limit} bytes at most.")
-    if declared is not None and (not declared.isdigit() or int(declared) > limit):
+    if declared_bytes(headers) > limit:
         raise too_large
     parts: list[bytes] = []
     size = 0

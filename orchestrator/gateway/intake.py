@@ -33,8 +33,9 @@ class Intake:
         send: Send,
         started_s: float | None = None,
     ) -> Call:
-        """`authenticate`: as `Call` has it. `send` takes the answer as an ASGI application gives it. `started_s`: when the request
-        arrived. Raises ApiError for a request that no engine could serve."""
+        """`authenticate`: as `Call` has it. `send` takes the answer as an ASGI application gives
+        it. `started_s`: when the request arrived. Raises ApiError for a request that no engine
+        could serve."""
         headers = list(headers)
         request = parse(path, raw)
         refuse_control(request.content)

@@ -11,7 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from orchestrator.batch.files import Draft
 from orchestrator.gateway.errors import ApiError, ClientGone
-from orchestrator.gateway.framing import MAX_LENGTH_DIGITS
+from orchestrator.gateway.framing import declared_bytes
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -109,11 +109,8 @@ async def read_form(
         raise ApiError(
             415, "unsupported_media_type", "Upload the file as multipart/form-data with a boundary."
         )
-    declared = headers.get(b"content-length")
     most = max_file_bytes + FORM_BYTES
-    if declared is not None and (
-        len(declared) > MAX_LENGTH_DIGITS or not declared.isdigit() or int(declared) > most
-    ):
+    if declared_bytes(headers) > most:
         raise too_large(max_file_bytes)
     form = Form(draft, max_file_bytes)
     callbacks: Any = {name: getattr(form, name) for name in dir(form) if name.startswith("on_")}
