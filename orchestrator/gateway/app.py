@@ -5,11 +5,10 @@ import logging
 import os
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -17,8 +16,8 @@ from orchestrator.config.spec import Gateway as Spec
 from orchestrator.gateway import metrics, openapi
 from orchestrator.gateway.access import Access
 from orchestrator.gateway.access_log import AccessLog
-from orchestrator.gateway.asgi import WHEN_GONE
-from orchestrator.gateway.batches import Asked, BatchApi, Content
+from orchestrator.gateway.asgi import WHEN_GONE, AsgiScope, Receive, Send
+from orchestrator.gateway.batches import BatchApi, BatchApiRequest, Content
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.dialects import ENDPOINTS
@@ -39,10 +38,6 @@ from orchestrator.ledger.audit import AuditLog
 from orchestrator.ledger.usage import UsageLedger
 from orchestrator.sessions.ratchet import Ratchet
 from orchestrator.signals.report import AuditHead
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 log = logging.getLogger("orchestrator.gateway")
 
@@ -81,7 +76,7 @@ class Gateway:
         self._watch()
         self._relay: Relay | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
@@ -119,7 +114,7 @@ class Gateway:
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _http(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         path, headers = scope["path"], dict(scope["headers"])
         request_id = request_id_of(headers.get(b"x-request-id"))
         arrival: Arrival | None = None
@@ -215,7 +210,7 @@ class Gateway:
             self._open -= 1
 
     async def _local(
-        self, scope: Scope, headers: dict[bytes, bytes], send: Send, request_id: str
+        self, scope: AsgiScope, headers: dict[bytes, bytes], send: Send, request_id: str
     ) -> None:
         path = scope["path"]
         open_to_all = path in PROBES or path == "/openapi.json"
@@ -238,9 +233,9 @@ class Gateway:
             await self._models(caller, path, send, request_id)
 
     async def _batch(
-        self, caller: Caller, scope: Scope, receive: Receive, send: Send, request_id: str
+        self, caller: Caller, scope: AsgiScope, receive: Receive, send: Send, request_id: str
     ) -> None:
-        asked = Asked(
+        asked = BatchApiRequest(
             caller,
             scope["method"],
             scope["path"],
@@ -337,7 +332,7 @@ def request_id_of(header: bytes | None) -> str:
     return given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
-def _allow(scope: Scope, *methods: str) -> None:
+def _allow(scope: AsgiScope, *methods: str) -> None:
     if scope["method"] not in methods:
         use, allow = " or ".join(methods), ", ".join(methods)
         raise ApiError(405, "method_not_allowed", f"Use {use} here.", headers={"allow": allow})
@@ -369,7 +364,7 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) ->
 
 
 @contextmanager
-def _while_connected(scope: Scope, receive: Receive) -> Iterator[None]:
+def _while_connected(scope: AsgiScope, receive: Receive) -> Iterator[None]:
     """Cancels what it surrounds when the client goes away. Raises ClientGone then."""
     surrounded = asyncio.current_task()
     assert surrounded is not None

@@ -21,7 +21,7 @@ from orchestrator.gateway.refusals import OUT_OF_TIME, engine_message, not_offer
 from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.stream import Stream
-from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
+from orchestrator.gateway.upstream import UpstreamFailed, UpstreamResponse, Upstreams
 
 CLIENT_MISTAKES = frozenset({400, 413, 422})
 """Upstream answers that say something of the request itself: the client gets them."""
@@ -32,7 +32,7 @@ class Begun:
     """An attempt whose answer is there, or comes."""
 
     attempt: Attempt
-    response: Response
+    response: UpstreamResponse
     stream: Stream | None = None
     body: bytes = b""
     """Of an answer that is no stream."""
@@ -124,7 +124,9 @@ class Attempts:
         """Cancels upstream what has not come to its end."""
         self._close(call, begun.attempt, begun)
 
-    async def _sent(self, call: Call, attempt: Attempt, request: InferenceRequest) -> Response:
+    async def _sent(
+        self, call: Call, attempt: Attempt, request: InferenceRequest
+    ) -> UpstreamResponse:
         number = attempt.number
         upstream_id = call.request_id if number == 1 else f"{call.request_id}-{number}"
         # Without a stream the engine says nothing before it has everything.

@@ -24,7 +24,7 @@ OVERHEAD_PER_BODY_BYTE = 8
 """What chunks may cost beside their data: those of one byte cost five."""
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """Made by uvicorn's server, which asks it to shut down and waits until it is gone."""
 
     transport: asyncio.Transport

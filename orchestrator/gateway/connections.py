@@ -12,7 +12,7 @@ MIB = 1024 * KIB
 
 
 @dataclass(frozen=True)
-class Limits:
+class ConnectionLimits:
     """Of what clients may take of a server."""
 
     connections: int = 8192
@@ -48,7 +48,10 @@ class Member(Protocol):
 
 class Connections:
     def __init__(
-        self, limits: Limits, unread_s: Callable[[], float], refused: Callable[[int], None]
+        self,
+        limits: ConnectionLimits,
+        unread_s: Callable[[], float],
+        refused: Callable[[int], None],
     ) -> None:
         """`unread_s`: how long a client may leave an answer unread. `refused` is told the status
         of what is answered without the application."""

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from orchestrator.gateway.call import Call, Send
+from orchestrator.gateway.asgi import Send
+from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.engine_control import refuse_control
 from orchestrator.gateway.exchange import Exchange

@@ -13,8 +13,8 @@ from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.ejection import Ejection
 from orchestrator.gateway.errors import ApiError, unavailable
 from orchestrator.gateway.exchange import Exchange
+from orchestrator.gateway.expected_wait import expected_wait, retry_after_s
 from orchestrator.gateway.metrics import EJECTED
-from orchestrator.gateway.outlook import outlook, retry_after_s
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.refusals import deadline_unreachable, denial, queue_full
 from orchestrator.gateway.sensitivity import Sensitivity
@@ -141,7 +141,7 @@ class Placement:
         workload = self._workload(call)
         waiter = waiter_for(found.decision)
         if found.decision.denied == "saturated":
-            seen = outlook(found.decision, self._ahead(call, found.decision))
+            seen = expected_wait(found.decision, self._ahead(call, found.decision))
             if seen.is_measured and time.monotonic() + seen.first_token_s > waiter.until_s:
                 self._record(call, number, found)
                 raise self._shed(call, found.decision, deadline_unreachable)

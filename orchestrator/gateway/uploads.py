@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Executor
 from typing import Any
 
@@ -10,10 +9,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from orchestrator.batch.files import Draft
+from orchestrator.gateway.asgi import Receive
 from orchestrator.gateway.errors import ApiError, ClientGone
 from orchestrator.gateway.framing import declared_bytes
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # It tells the log of the bytes that it does not like.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
