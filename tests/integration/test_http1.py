@@ -45,10 +45,10 @@ async def asked(reader: asyncio.StreamReader) -> None:
 
 
 async def whole(response: HttpResponse) -> bytes:
-    body = b""
+    parts = []
     while part := await response.chunk(5):
-        body += part
-    return body
+        parts.append(part)
+    return b"".join(parts)
 
 
 def answering(*pieces: bytes, times: int = 1) -> Serve:
