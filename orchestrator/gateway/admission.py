@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from orchestrator.gateway.fair_queue import FairQueue, Ticket
 
-Found = TypeVar("Found")
+Outcome = TypeVar("Outcome")
 
 
 class Shed(Exception):
@@ -24,23 +24,23 @@ class Outdated(Exception):
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Waiter(Ticket, Generic[Found]):
-    look: "Callable[[Waiter[Found]], Found | None]"
+class Waiter(Ticket, Generic[Outcome]):
+    look: "Callable[[Waiter[Outcome]], Outcome | None]"
     """What became of it, if that can be said now. Else it has set `until_s`, which lies ahead.
     Raises Outdated."""
-    renew: "Callable[[], Awaitable[Waiter[Found]]]"
+    renew: "Callable[[], Awaitable[Waiter[Outcome]]]"
     """Who waits in its place when it is outdated. It may take its time: the place is kept."""
     until_s: float
     """When it is looked at for the last time, on the monotonic clock."""
-    outcome: "asyncio.Future[Found | None]" = field(
+    outcome: "asyncio.Future[Outcome | None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
 
-class Admission(Generic[Found]):
+class Admission(Generic[Outcome]):
     def __init__(self, limit: int) -> None:
-        self.queue: FairQueue[Waiter[Found]] = FairQueue(limit)
-        self._awake: Waiter[Found] | None = None
+        self.queue: FairQueue[Waiter[Outcome]] = FairQueue(limit)
+        self._awake: Waiter[Outcome] | None = None
         """It was told its outcome and has not acted on it yet."""
         self._scheduled = False
 
@@ -49,7 +49,7 @@ class Admission(Generic[Found]):
         """Whether somebody waits, whom nobody may overtake."""
         return self._awake is not None or len(self.queue) > 0
 
-    async def wait(self, waiter: Waiter[Found]) -> Found:
+    async def wait(self, waiter: Waiter[Outcome]) -> Outcome:
         """Its outcome. The caller acts on it before it awaits anything. Raises Shed."""
         shed = self.queue.join(waiter)
         if shed is not None and not shed.outcome.done():
@@ -75,7 +75,7 @@ class Admission(Generic[Found]):
                 self._awake = None
             self._schedule()
 
-    async def _told(self, waiter: Waiter[Found]) -> Found | None:
+    async def _told(self, waiter: Waiter[Outcome]) -> Outcome | None:
         """Its outcome, None when it is shed. Raises Outdated."""
         self._next()
         while not waiter.outcome.done():

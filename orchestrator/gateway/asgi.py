@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from orchestrator.gateway.errors import ApiError
+from orchestrator.gateway.errors import ApiError, ClientGone
 from orchestrator.gateway.safe_log import without_text
 
 Message = MutableMapping[str, Any]
@@ -195,3 +196,41 @@ def answer(error: ApiError, request_id: str) -> bytes:
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return _STATUS[error.status] + head.encode() + b"\r\n" + body
+
+
+@contextmanager
+def while_connected(scope: AsgiScope, receive: Receive) -> Iterator[None]:
+    """Cancels what it surrounds when the client goes away. Raises ClientGone then."""
+    surrounded = asyncio.current_task()
+    assert surrounded is not None
+    gone = False
+
+    def leave() -> None:
+        nonlocal gone
+        gone = True
+        surrounded.cancel()
+
+    when_gone = scope.get("extensions", {}).get(WHEN_GONE)
+    watching = None if when_gone else asyncio.create_task(_watch(receive, leave))
+    try:
+        if when_gone:
+            when_gone(leave)
+        yield
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        surrounded.uncancel()
+        raise ClientGone from None
+    finally:
+        if when_gone:
+            when_gone(None)
+        else:
+            assert watching is not None
+            watching.cancel()
+
+
+async def _watch(receive: Receive, leave: Callable[[], None]) -> None:
+    """For servers that tell it in no other way."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    leave()

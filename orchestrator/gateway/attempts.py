@@ -12,6 +12,7 @@ import orjson
 from orchestrator.config.spec import Timeouts
 from orchestrator.gateway.accounting import Accounting
 from orchestrator.gateway.call import Attempt, Call
+from orchestrator.gateway.decisions import Decisions
 from orchestrator.gateway.dialects.choices_reader import ChoicesReader
 from orchestrator.gateway.dialects.continued_reader import ContinuedReader
 from orchestrator.gateway.errors import ApiError
@@ -44,12 +45,14 @@ class Attempts:
         exchange: Exchange,
         upstreams: Upstreams,
         sensitivity: Sensitivity,
+        decisions: Decisions,
         placement: Placement,
         accounting: Accounting,
     ) -> None:
         self._exchange = exchange
         self._upstreams = upstreams
         self._sensitivity = sensitivity
+        self._decisions = decisions
         self._placement = placement
         self._accounting = accounting
 
@@ -71,7 +74,7 @@ class Attempts:
         answer go on that broke off, and who has read it so far. Raises UpstreamFailed, and
         ApiError for what the client must change; then it is ended already."""
         self._accounting.opened(call, attempt)
-        self._placement.opened(attempt)
+        self._decisions.opened(attempt)
         begun: Begun | None = None
         try:
             request = rest[0] if rest else call.request
@@ -91,7 +94,7 @@ class Attempts:
                 begun.body = await begun.response.body(self.left_s(call))
                 self._read(call, attempt, begun.body)
             self._accounting.first_token(call, attempt)
-            self._placement.succeeded(call, attempt)
+            self._decisions.succeeded(call, attempt)
             return begun
         except UpstreamFailed as failure:
             if failure.reason in ("timeout", "stalled") and self.left_s(call) <= 0:
@@ -109,7 +112,7 @@ class Attempts:
         attempt.outcome = reason
         if reason != OUT_OF_TIME:
             self._accounting.failed(attempt, reason)
-            self._placement.failed(attempt, reason)
+            self._decisions.failed(attempt, reason)
 
     def keep_answer(self, call: Call, attempt: Attempt) -> None:
         """What was said, for its conversation to be known by. Raises ApiError 503 when a raised

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 from orchestrator.batch import batches as store
 from orchestrator.batch.batches import Batch, TooMany, WrongFile
 from orchestrator.batch.files import File, InUse, NoSpace, NotFound
+from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.asgi import Receive, Send
 from orchestrator.gateway.batch_fields import (
     file_of,
@@ -26,6 +27,7 @@ from orchestrator.gateway.batch_fields import (
     window_s,
 )
 from orchestrator.gateway.caller import Caller
+from orchestrator.gateway.decisions import Ruling
 from orchestrator.gateway.deferred import Deferred
 from orchestrator.gateway.dialects import ENDPOINTS
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
@@ -73,12 +75,13 @@ class BatchApi:
         self,
         directory: Path,
         exchange: Exchange,
+        admission: Admission[Ruling],
         intake: Intake,
         observer: Observer,
         telemetry: Telemetry,
     ) -> None:
         self._exchange = exchange
-        self._deferred = Deferred(directory, exchange, intake, observer, telemetry)
+        self._deferred = Deferred(directory, exchange, admission, intake, observer, telemetry)
         self._desk = self._deferred.desk
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="files")
         """For content: its uploads and downloads wait for each other and for nobody else."""

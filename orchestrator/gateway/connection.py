@@ -14,11 +14,11 @@ import httptools
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from orchestrator.gateway.app import request_id_of
 from orchestrator.gateway.asgi import App, Transaction, answer
 from orchestrator.gateway.connections import Connections
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.framing import check
+from orchestrator.gateway.replies import request_id_of
 
 OVERHEAD_PER_BODY_BYTE = 8
 """What chunks may cost beside their data: those of one byte cost five."""

@@ -2,10 +2,15 @@
 leave unread."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+from orchestrator.gateway.safe_log import without_text
+
+log = logging.getLogger("orchestrator.gateway")
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -105,8 +110,12 @@ class Connections:
 
     def _look(self) -> None:
         self._looking = None
-        now_s, unread_s = time.monotonic(), self._unread_s()
-        for connection in tuple(self._open):
-            connection.look(now_s, unread_s)
         if self._open:
             self._look_later()
+        now_s, unread_s = time.monotonic(), self._unread_s()
+        for connection in tuple(self._open):
+            try:
+                connection.look(now_s, unread_s)
+            except Exception as error:
+                # What is wrong with one must not keep the others from being looked at.
+                log.error("a connection could not be looked at: %s", without_text(error))

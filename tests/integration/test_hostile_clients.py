@@ -15,7 +15,7 @@ import uvloop
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.gateway import app
+from orchestrator.gateway import request_body
 from orchestrator.gateway.connections import ConnectionLimits
 from tests.integration.engines import World, world
 from tests.integration.running import Running, running
@@ -342,7 +342,7 @@ def test_a_body_that_the_client_says_is_short_ends_there(stack: Running) -> None
 def test_a_body_that_does_not_come_is_not_waited_for(
     stack: Running, monkeypatch: pytest.MonkeyPatch, framing: bytes
 ) -> None:
-    monkeypatch.setattr(app, "BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", 0.3)
     got = stack.run(sent(stack.w, authorized(stack.w) + framing + b"\r\n\r\n"))
     assert refusal(got) == (408, "body_timeout")
 
@@ -550,7 +550,7 @@ def test_slow_heads_are_cut_off_and_harm_nobody(tmp_path: Path) -> None:
 def test_slow_bodies_are_cut_off_and_harm_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "BODY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", 0.5)
 
     async def dribble(w: World) -> bytes:
         reader, writer = await connect(w)
