@@ -5,7 +5,6 @@ import asyncio
 import base64
 import gzip
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -411,7 +410,7 @@ def test_what_breaks_says_where_but_not_what_it_knew(
             assert any("Crash in" in record.getMessage() for record in caplog.records)
         monkeypatch.undo()
         for key, value in ENVIRONMENT.items():
-            os.environ[key] = value
+            monkeypatch.setenv(key, value)
 
     run(tmp_path, caplog, capfd, test)
 
