@@ -41,11 +41,35 @@ class Access:
 
         A key of a workload that is not known, or not any more, opens nothing.
         """
-        credential = credential_of(headers)
+        credential = self._presented(headers)
+        try:
+            return self._checked(
+                await self._tokens.caller(credential)
+                if _is_token(credential)
+                else self._holder(credential)
+            )
+        except TokenRefused as why:
+            raise _token_refused(why) from None
+
+    def again(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """The same for one whose request waited, by what is at hand: no issuer is asked. Raises
+        ApiError 401."""
+        credential = self._presented(headers)
+        try:
+            return self._checked(
+                self._tokens.known(credential)
+                if _is_token(credential)
+                else self._holder(credential)
+            )
+        except TokenRefused as why:
+            raise _token_refused(why) from None
+
+    def _presented(self, headers: Mapping[bytes, bytes]) -> str:
         if self._rules is not self._exchange.rules:
             self._follow(self._exchange.rules)
-        is_token = credential.count(".") == 2
-        caller = await self._bearer(credential) if is_token else self._holder(credential)
+        return credential_of(headers)
+
+    def _checked(self, caller: Caller | None) -> Caller:
         if caller is None or caller.workload not in self._exchange.catalogue.workloads:
             raise refused()
         return caller
@@ -53,13 +77,6 @@ class Access:
     def _holder(self, presented: str) -> Caller | None:
         key = match(self._exchange.keys, presented, datetime.now(UTC))
         return None if key is None else Caller(key.id, key.workload, key.scope, key.limits)
-
-    async def _bearer(self, token: str) -> Caller | None:
-        try:
-            return await self._tokens.caller(token)
-        except TokenRefused as why:
-            log.debug("a token was refused: %s", why)
-            return None
 
     def _follow(self, rules: Rules) -> None:
         """An issuer whose keys are where they were goes on with those that it has."""
@@ -95,6 +112,15 @@ def credential_of(headers: Mapping[bytes, bytes]) -> str:
     if len(found) > 1:
         raise refused()
     return found.pop().decode("latin-1")
+
+
+def _is_token(credential: str) -> bool:
+    return credential.count(".") == 2
+
+
+def _token_refused(why: TokenRefused) -> ApiError:
+    log.debug("a token was refused: %s", why)
+    return refused()
 
 
 def refused() -> ApiError:
