@@ -30,12 +30,12 @@ from orchestrator.gateway.observer import CLIENT_GONE, Arrival, Observer
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.replicas import PUBLISH_S, Replicas
-from orchestrator.gateway.safe_log import loop_exception, without_text
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Upstreams
 from orchestrator.ledger.audit import AuditLog
 from orchestrator.ledger.usage import UsageLedger
+from orchestrator.safe_log import loop_exception, without_text
 from orchestrator.sessions.ratchet import Ratchet
 from orchestrator.signals.report import AuditHead
 

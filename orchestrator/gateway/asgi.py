@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from orchestrator.gateway.errors import ApiError
-from orchestrator.gateway.safe_log import without_text
+from orchestrator.safe_log import without_text
 
 Message = MutableMapping[str, Any]
 App = Callable[

@@ -18,11 +18,11 @@ from orchestrator.config.spec import Key
 from orchestrator.config.store import PolicyStore
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.rules import Rules, in_force, load_rules
-from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import EndpointState, Snapshot
 from orchestrator.policy.view import View
+from orchestrator.safe_log import without_text
 from orchestrator.signals.report import AuditHead, GatewayReport, QueueReport
 
 log = logging.getLogger("orchestrator.gateway")

@@ -16,6 +16,7 @@ import orjson
 
 from orchestrator.ledger.audit_anchors import Head
 from orchestrator.ledger.audit_chain import START, seal
+from orchestrator.safe_log import without_text
 
 log = logging.getLogger("orchestrator.ledger")
 
@@ -69,6 +70,11 @@ class ChainFiles:
         self.head = Head(gateway_id, 0, START.decode())
         """The end of what is safe on disk."""
 
+    @property
+    def unwritten(self) -> int:
+        """Lines that were sealed, and not written as a whole."""
+        return self._unwritten.count(b"\n")
+
     def add(self, kind: str, content: bytes) -> None:
         """Seals a row, for `write` to write. Raises OSError, and has not added it then."""
         if self._fd is not None and self._size >= self._rotate_bytes:
@@ -118,7 +124,7 @@ class ChainFiles:
         try:
             self._gzip = _compress(path)
         except OSError as error:
-            log.warning("%s stays uncompressed: %s", path, error.strerror)
+            log.warning("%s stays uncompressed: %s", path, without_text(error))
 
 
 def _compress(path: Path) -> str:
