@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from pydantic import ValidationError
 
-from orchestrator.config.keys import KeyRing
+from orchestrator.config.keys import KeyRing, KeysRefused
 from orchestrator.config.load import ConfigurationError
 from orchestrator.config.spec import Key
 from orchestrator.config.store import PolicyStore
@@ -73,8 +73,10 @@ class Exchange:
         refused at once."""
         try:
             self._key_ring.refresh()
-        except Exception as error:
+        except KeysRefused as error:
             log.error("the changed keys are not taken: %s", error)
+        except Exception as error:
+            log.error("the keys cannot be looked at: %s", without_text(error))
         return self._key_ring.keys
 
     @property
@@ -91,7 +93,10 @@ class Exchange:
                 except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
                     log.warning("no snapshot from the controller: %s", type(error).__name__)
                 except ConfigurationError as error:
-                    log.error("the changed configuration is not taken: %s", error)
+                    log.error(
+                        "the changed configuration is not taken, see 'orchestrator validate': %s",
+                        error.places,
+                    )
                 except Exception as error:
                     # Whatever it was: staleness and what waits depend on this loop going on.
                     log.error("an exchange with the controller failed: %s", without_text(error))
