@@ -21,6 +21,7 @@ from orchestrator.gateway.asgi import WHEN_GONE
 from orchestrator.gateway.batches import Asked, BatchApi, Content
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
+from orchestrator.gateway.deferred import Deferred
 from orchestrator.gateway.dialects import ENDPOINTS
 from orchestrator.gateway.errors import ApiError, ClientGone
 from orchestrator.gateway.exchange import Exchange
@@ -72,9 +73,10 @@ class Gateway:
         self._records = Records(self._ledger, self._audit)
         self._access_log = AccessLog(state / "logs" / "access.jsonl")
         self._observer = Observer(self._exchange.gateway_id, self.telemetry, self._access_log)
-        self._batches = BatchApi(
+        deferred = Deferred(
             state / "batch", self._exchange, self._intake, self._observer, self.telemetry
         )
+        self._batches = BatchApi(self._exchange, deferred)
         self._replicas = Replicas(state / "metrics", self._exchange.gateway_id)
         self._open = 0
         self._watch()

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -29,11 +28,8 @@ from orchestrator.gateway.deferred import Deferred
 from orchestrator.gateway.dialects import ENDPOINTS
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
-from orchestrator.gateway.intake import Intake
-from orchestrator.gateway.observer import Observer
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.request import claimed_data_class
-from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.uploads import read_form
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -71,17 +67,10 @@ class Content:
 
 
 class BatchApi:
-    def __init__(
-        self,
-        directory: Path,
-        exchange: Exchange,
-        intake: Intake,
-        observer: Observer,
-        telemetry: Telemetry,
-    ) -> None:
+    def __init__(self, exchange: Exchange, deferred: Deferred) -> None:
         self._exchange = exchange
-        self._deferred = Deferred(directory, exchange, intake, observer, telemetry)
-        self._desk = self._deferred.desk
+        self._deferred = deferred
+        self._desk = deferred.desk
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="files")
         """For content: its uploads and downloads wait for each other and for nobody else."""
 

@@ -11,8 +11,9 @@ from typing import Any, Self
 
 import orjson
 
+from orchestrator.durable import sync_directory
 from orchestrator.ledger.audit_anchors import Head, anchor
-from orchestrator.ledger.audit_files import ChainFiles, sync_directory
+from orchestrator.ledger.audit_files import ChainFiles
 from orchestrator.ledger.background import BackgroundWriter
 
 

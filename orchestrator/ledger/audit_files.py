@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 
 import orjson
 
+from orchestrator.durable import sync_directory
 from orchestrator.ledger.audit_anchors import Head
 from orchestrator.ledger.audit_chain import START, seal
 from orchestrator.safe_log import without_text
@@ -145,12 +146,3 @@ def _compress(path: Path) -> str:
     sync_directory(path.parent)
     path.unlink()
     return found
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes sure of the names in a directory. Raises OSError."""
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
