@@ -23,8 +23,8 @@ from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.replicas import Replicas
 from orchestrator.gateway.replies import Replies, request_id_of
 from orchestrator.gateway.request_body import read_body
-from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.telemetry import Telemetry
+from orchestrator.safe_log import without_text
 
 log = logging.getLogger("orchestrator.gateway")
 

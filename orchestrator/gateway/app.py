@@ -16,6 +16,7 @@ from orchestrator.gateway.asgi import AsgiScope, Receive, Send
 from orchestrator.gateway.background import background
 from orchestrator.gateway.batches import BatchApi
 from orchestrator.gateway.decisions import Ruling
+from orchestrator.gateway.deferred import Deferred
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
 from orchestrator.gateway.limits import Limiter
@@ -23,12 +24,12 @@ from orchestrator.gateway.observer import Observer
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.replicas import PUBLISH_S, Replicas
-from orchestrator.gateway.safe_log import loop_exception
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Upstreams
 from orchestrator.ledger.audit import AuditLog
 from orchestrator.ledger.usage import UsageLedger
+from orchestrator.safe_log import loop_exception
 from orchestrator.sessions.ratchet import Ratchet
 from orchestrator.signals.report import AuditHead
 
@@ -58,9 +59,10 @@ class Gateway:
         self._records = Records(self._ledger, self._audit)
         self._access_log = AccessLog(state / "logs" / "access.jsonl")
         self._observer = Observer(self._exchange.gateway_id, self.telemetry, self._access_log)
-        self._batches = BatchApi(
+        deferred = Deferred(
             state / "batch", self._exchange, admission, intake, self._observer, self.telemetry
         )
+        self._batches = BatchApi(self._exchange, deferred)
         self._replicas = Replicas(state / "metrics", self._exchange.gateway_id)
         self._upstreams = Upstreams(self.spec.timeouts)
         self._relay = Relay(

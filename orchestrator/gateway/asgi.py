@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from orchestrator.gateway.errors import ApiError, ClientGone
-from orchestrator.gateway.safe_log import without_text
+from orchestrator.safe_log import without_text
 
 Message = MutableMapping[str, Any]
 AsgiScope = MutableMapping[str, Any]

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from orchestrator.gateway.safe_log import without_text
+from orchestrator.safe_log import without_text
 
 log = logging.getLogger("orchestrator.gateway")
 

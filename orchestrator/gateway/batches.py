@@ -7,14 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 from orchestrator.batch import batches as store
 from orchestrator.batch.batches import Batch, TooMany, WrongFile
 from orchestrator.batch.files import File, InUse, NoSpace, NotFound
-from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.asgi import Receive, Send
 from orchestrator.gateway.batch_fields import (
     file_of,
@@ -27,16 +25,12 @@ from orchestrator.gateway.batch_fields import (
     window_s,
 )
 from orchestrator.gateway.caller import Caller
-from orchestrator.gateway.decisions import Ruling
 from orchestrator.gateway.deferred import Deferred
 from orchestrator.gateway.dialects import ENDPOINTS
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
-from orchestrator.gateway.intake import Intake
-from orchestrator.gateway.observer import Observer
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.request import claimed_data_class
-from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.uploads import read_form
 
 PIECE_BYTES = 256 * 1024
@@ -71,18 +65,10 @@ class Content:
 
 
 class BatchApi:
-    def __init__(
-        self,
-        directory: Path,
-        exchange: Exchange,
-        admission: Admission[Ruling],
-        intake: Intake,
-        observer: Observer,
-        telemetry: Telemetry,
-    ) -> None:
+    def __init__(self, exchange: Exchange, deferred: Deferred) -> None:
         self._exchange = exchange
-        self._deferred = Deferred(directory, exchange, admission, intake, observer, telemetry)
-        self._desk = self._deferred.desk
+        self._deferred = deferred
+        self._desk = deferred.desk
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="files")
         """For content: its uploads and downloads wait for each other and for nobody else."""
 

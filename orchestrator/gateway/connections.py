@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.gateway.safe_log import without_text
+from orchestrator.safe_log import without_text
 
 log = logging.getLogger("orchestrator.gateway")
 

@@ -29,9 +29,9 @@ from orchestrator.gateway.intake import Intake
 from orchestrator.gateway.line import LineRun, NoCaller, caller_of, is_stale
 from orchestrator.gateway.observer import Observer
 from orchestrator.gateway.relay import Relay
-from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.facts import Facts
+from orchestrator.safe_log import without_text
 
 log = logging.getLogger("orchestrator.gateway")
 

@@ -11,17 +11,17 @@ from pathlib import Path
 import aiohttp
 from pydantic import ValidationError
 
-from orchestrator.config.keys import KeyRing
+from orchestrator.config.keys import KeyRing, KeysRefused
 from orchestrator.config.load import ConfigurationError
 from orchestrator.config.spec import Key
 from orchestrator.config.store import PolicyStore
 from orchestrator.gateway.fair_queue import Ticket
 from orchestrator.gateway.rules import Rules, in_force, load_rules
-from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import EndpointState, Snapshot
 from orchestrator.policy.view import View
+from orchestrator.safe_log import without_text
 from orchestrator.signals.report import AuditHead, GatewayReport, QueueReport
 
 log = logging.getLogger("orchestrator.gateway")
@@ -75,8 +75,10 @@ class Exchange:
         refused at once."""
         try:
             self._key_ring.refresh()
-        except Exception as error:
+        except KeysRefused as error:
             log.error("the changed keys are not taken: %s", error)
+        except Exception as error:
+            log.error("the keys cannot be looked at: %s", without_text(error))
         return self._key_ring.keys
 
     @property
@@ -93,7 +95,10 @@ class Exchange:
                 except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
                     log.warning("no snapshot from the controller: %s", type(error).__name__)
                 except ConfigurationError as error:
-                    log.error("the changed configuration is not taken: %s", error)
+                    log.error(
+                        "the changed configuration is not taken, see 'orchestrator validate': %s",
+                        error.places,
+                    )
                 except Exception as error:
                     # Whatever it was: staleness and what waits depend on this loop going on.
                     log.error("an exchange with the controller failed: %s", without_text(error))

@@ -29,8 +29,8 @@ from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import LARGE_BYTES, Intake
 from orchestrator.gateway.observer import CLIENT_GONE, Observer
 from orchestrator.gateway.relay import Relay
-from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.usage import Usage
+from orchestrator.safe_log import without_text
 
 log = logging.getLogger("orchestrator.gateway")
 

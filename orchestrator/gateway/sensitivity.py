@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.classify import Classification, Classifier
 from orchestrator.config.data_class import DataClass
 from orchestrator.gateway.errors import unavailable
+from orchestrator.safe_log import without_text
 from orchestrator.sessions.ratchet import Conversation, Ratchet
 from orchestrator.sessions.store import SessionsUnavailable
 from orchestrator.sessions.turns import Turn
@@ -56,7 +57,9 @@ class Sensitivity:
         try:
             conversation = self._ratchet.recognize(workload, session_id, body)
         except SessionsUnavailable as error:
-            log.error("sessions cannot be read, so every request is restricted: %s", error)
+            log.error(
+                "sessions cannot be read, so every request is restricted: %s", without_text(error)
+            )
             return Labels(claimed, DataClass.RESTRICTED, classification, None)
         return Labels(claimed, conversation.data_class, classification, conversation)
 
