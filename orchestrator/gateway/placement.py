@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from orchestrator.config.spec import Workload
@@ -231,7 +231,7 @@ class Placement:
         if workload is None or call.request.model not in workload.models:
             return None
         facts = self._facts(call, {lost.endpoint: "will be lost"}, smaller_variant=True)
-        decision = decide(replace(facts, variant=lost.variant.name), view)
+        decision = decide(facts._replace(variant=lost.variant.name), view)
         if decision.grant is None or decision.question is None:
             return None
         q, endpoint = decision.question, decision.grant.candidate.endpoint

@@ -4,17 +4,14 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from dataclasses import dataclass, fields
-from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 log = logging.getLogger("orchestrator.ledger")
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
+class UsageRecord(NamedTuple):
     """One attempt. Times are seconds; tokens are the engine's own count unless said otherwise."""
 
     request_id: str
@@ -45,10 +42,9 @@ class UsageRecord:
 FLUSH_S = 0.2
 """How often what was appended is written."""
 
-_NAMES = [f.name for f in fields(UsageRecord)]
+_NAMES = UsageRecord._fields
 _CREATE = f"CREATE TABLE IF NOT EXISTS usage ({', '.join(_NAMES)})"
 _INSERT = f"INSERT INTO usage VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608
-_row = attrgetter(*_NAMES)
 
 
 BUSY_S = 5.0
@@ -142,7 +138,7 @@ class UsageLedger:
                 self._batch = [self._records.popleft() for _ in range(len(self._records))]
             try:
                 with connection:
-                    connection.executemany(_INSERT, map(_row, self._batch))
+                    connection.executemany(_INSERT, self._batch)
             except _BROKEN_RECORD:
                 self._without_the_broken(connection)
             self._batch = []
@@ -152,7 +148,7 @@ class UsageLedger:
         with connection:
             for record in self._batch:
                 try:
-                    connection.execute(_INSERT, _row(record))
+                    connection.execute(_INSERT, record)
                 except _BROKEN_RECORD:
                     broken += 1
         self.lost += broken
