@@ -44,9 +44,11 @@ class Hasher:
         name = "\0".join(parts).encode("utf-8", "surrogatepass")
         return np.frombuffer(self._digest(b"name", name), np.uint64)
 
-    def history(self, said: Iterable[Said]) -> Fingerprints:
+    def history(self, said: Sequence[Said]) -> Fingerprints:
         """One for the conversation up to each of its answers: whoever sends that again goes on
         with it."""
+        if not said:
+            return NONE
         chain = hashlib.blake2b(key=self._key, digest_size=8, person=b"history")
         found = []
         for role, text, _ in said:
@@ -76,12 +78,7 @@ def _plain(texts: Sequence[str]) -> list[bytes]:
     """Letters and digits alone, in lower case."""
     if not texts:
         return []
-    kept = _kept("\0".join(texts))
-    parts, start = [], 0
-    while (end := kept.find(b"\0", start)) >= 0:
-        parts.append(kept[start:end])
-        start = end + 1
-    parts.append(kept[start:])
+    parts = _kept("\0".join(texts)).split(b"\0")
     if len(parts) > len(texts):
         return _plain([text.replace("\0", "") for text in texts])
     return parts
