@@ -94,24 +94,20 @@ class Access:
 def credential_of(headers: Mapping[bytes, bytes]) -> str:
     """Raises ApiError 401 where there is none, or two that differ."""
     authorization, api_key = headers.get(b"authorization"), headers.get(b"x-api-key")
-    found = set()
+    presented = None if api_key is None else api_key.strip()
     if authorization is not None:
-        scheme, _, presented = authorization.partition(b" ")
-        if scheme.lower() != b"bearer":
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() != b"bearer" or presented not in (None, token.strip()):
             raise refused()
-        found.add(presented.strip())
-    if api_key is not None:
-        found.add(api_key.strip())
-    if not found:
+        presented = token.strip()
+    if presented is None:
         raise ApiError(
             401,
             "missing_api_key",
             "Give an API key or a token as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.",
             "authentication_error",
         )
-    if len(found) > 1:
-        raise refused()
-    return found.pop().decode("latin-1")
+    return presented.decode("latin-1")
 
 
 def _is_token(credential: str) -> bool:

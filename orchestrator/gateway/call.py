@@ -67,6 +67,8 @@ class Call:
     def used(self) -> Usage:
         """By all attempts together."""
         used = [attempt.used for attempt in self.attempts]
+        if len(used) == 1:
+            return used[0]
         return Usage(
             sum(u.prompt_tokens for u in used),
             sum(u.completion_tokens for u in used),

@@ -3,7 +3,7 @@ have made of the requests before it."""
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from orchestrator.gateway.affinity import Affinity
 from orchestrator.gateway.call import Attempt, Call
@@ -72,7 +72,7 @@ class Decisions:
         if workload is None or call.request.model not in workload.models:
             return None
         facts = self._facts(call, {lost.endpoint: "will be lost"}, smaller_variant=True)
-        decision = decide(replace(facts, variant=lost.variant.name), view)
+        decision = decide(facts._replace(variant=lost.variant.name), view)
         if decision.grant is None or decision.question is None:
             return None
         q, endpoint = decision.question, decision.grant.candidate.endpoint

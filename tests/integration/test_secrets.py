@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from orchestrator.gateway.access import Access
+from orchestrator.gateway.decisions import Decisions
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
 from orchestrator.gateway.placement import Placement
@@ -378,9 +379,9 @@ async def crash_later(*_: object, **__: object) -> Any:
     ("where", "name"),
     [
         (Access, "caller"),
-        (Placement, "_decide"),
+        (Decisions, "of"),
         (Placement, "remember"),
-        (Placement, "succeeded"),
+        (Decisions, "succeeded"),
         (Placement, "closed"),
         (Records, "decided"),
         (Records, "used"),

@@ -40,7 +40,11 @@ class Case:
     """The ids of what was written, in order."""
 
     def record(self, request_id: str) -> Any:
-        return replace(self.template, request_id=request_id)
+        with_id = self.template._replace if isinstance(self.template, tuple) else self._replaced
+        return with_id(request_id=request_id)
+
+    def _replaced(self, **fields: Any) -> Any:
+        return replace(self.template, **fields)
 
 
 def stored(path: Path) -> list[str]:
