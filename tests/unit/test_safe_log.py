@@ -25,7 +25,8 @@ from orchestrator.controller.loop import Controller
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
-from orchestrator.pools.ray import PoolError, RayPools
+from orchestrator.pools.actuator import PoolError
+from orchestrator.pools.ray import RayPools
 from orchestrator.safe_log import without_text
 from orchestrator.sessions.ratchet import Ratchet
 from orchestrator.sessions.store import SessionStore, SessionsUnavailable
@@ -115,7 +116,7 @@ def exchange(tmp_path: Path) -> Exchange:
     text = CONFIG.format(home=nowhere, away=nowhere, controller=nowhere, total_s=60, max_open=9)
     (tmp_path / "all.yaml").write_text(text)
     apply(tmp_path)
-    return Exchange(tmp_path, Telemetry(), lambda: None)
+    return Exchange(tmp_path, Telemetry(), [], lambda: None)
 
 
 def test_keys_that_cannot_be_taken(
@@ -164,10 +165,9 @@ def test_a_controller_whatever_fails(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cluster = FakeCluster()
+    cluster = FakeCluster(monkeypatch)
     cluster.scale_error = error
-    monkeypatch.setattr(fleet_module, "RayPools", cluster)
-    monkeypatch.setattr(cluster, "warm_up", raising(error))
+    monkeypatch.setattr(fleet_module, "warm_up", raising(error))
     monkeypatch.setattr(PolicyStore, "current", raising(error))
     monkeypatch.setattr(Controller, "tick", raising(error))
     monkeypatch.setattr(follow_module, "anchor", raising(error))
@@ -188,7 +188,7 @@ def test_a_controller_whatever_fails(
                 asyncio.create_task(follow_module.follow(PolicyStore(tmp_path), controller)),
                 asyncio.create_task(follow_module.anchor_audit(tmp_path, controller)),
             ]
-            fleet.set_targets({endpoint: 1}, 100)
+            fleet.set_targets({endpoint: 1}, frozenset(), 100)
             await until(lambda: said("a tick failed"))
             await until(lambda: said("rules are not taken"))
             if isinstance(error, OSError):
