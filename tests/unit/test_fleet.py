@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from orchestrator.capacity.provision import Progress
-from orchestrator.controller import fleet as fleet_module
+from orchestrator.controller import jobs
 from orchestrator.controller.fleet import LOST_AFTER_S, SCALE_RETRY_S, Fleet
 from orchestrator.pools.actuator import Replicas
 from orchestrator.signals.engine import EngineMetrics
@@ -90,9 +90,9 @@ def test_a_scaling_that_breaks_in_any_way_is_told_and_tried_again(
         assert cluster.scaled == [(CLOUD, 1)] * 2
 
     run(test)
-    assert [r.message for r in caplog.records if r.exc_info] == [
-        "'scale cloud-gpu/m-fp16' failed"
-    ] * 2
+    told = [r.message for r in caplog.records if f"'scale {CLOUD}' failed" in r.message]
+    assert len(told) == 2
+    assert all("KeyError in" in message for message in told)
 
 
 def test_what_serve_still_builds_is_left_alone_and_what_it_gave_up_is_asked_for_again(
@@ -151,10 +151,10 @@ def test_a_cluster_that_hangs_holds_up_one_tick_and_is_not_waited_for_again(
     async def test(fleet: Fleet, cluster: FakeCluster) -> None:
         cluster.hanging = {"home"}
         cluster.replicas = {CLOUD: Replicas(ready=1)}
-        monkeypatch.setattr(fleet_module, "PATIENCE_S", 0.01)
+        monkeypatch.setattr(jobs, "PATIENCE_S", 0.01)
         await fleet.observe(100)
         assert fleet.replicas(CLOUD).ready == 1
-        monkeypatch.setattr(fleet_module, "PATIENCE_S", 3600)
+        monkeypatch.setattr(jobs, "PATIENCE_S", 3600)
         for now_s in (101, 102):
             await fleet.observe(now_s)
         assert fleet.ready(CLOUD, 102) == 1
