@@ -9,12 +9,12 @@ from typing import Any
 from orchestrator.capacity.planner import Observation, plan
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.memory import Memory
+from orchestrator.controller.quotes import Quotes
 from orchestrator.controller.traffic import Traffic
 from orchestrator.ledger.audit_anchors import Head
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, EndpointState, Hold, Quote, Snapshot
 from orchestrator.signals.latency import mean, quantile
-from orchestrator.signals.prices import FeedError, FileFeed
 from orchestrator.signals.report import GatewayReport
 
 log = logging.getLogger("orchestrator.controller")
@@ -37,7 +37,7 @@ class Controller:
         self._traffic = Traffic(
             configuration.controller.window_s, configuration.policy.snapshot_stale_s
         )
-        self._feeds = {f.name: FileFeed(f, now_s) for f in configuration.price_feeds}
+        self._quotes = Quotes(configuration, self._memory.quotes, now_s)
         # Versions rise over restarts too, or gateways could hold one that means another state.
         self.snapshot = Snapshot(
             version=max(int(now_s), self._memory.version),
@@ -64,9 +64,7 @@ class Controller:
         self._traffic.follow(
             configuration.controller.window_s, configuration.policy.snapshot_stale_s
         )
-        feeds = {f.name: FileFeed(f, now_s) for f in configuration.price_feeds}
-        unchanged = {n: f for n, f in self._feeds.items() if n in feeds and f.spec == feeds[n].spec}
-        self._feeds = feeds | unchanged
+        self._quotes.follow(configuration, now_s)
 
     def audit_heads(self) -> list[Head]:
         """The ends of the gateways' audit chains, as they report them."""
@@ -89,10 +87,11 @@ class Controller:
         if self._applied is not None:
             applied, self._applied = self._applied, None
             self._take_up(applied, now_s)
+        self._quotes.refresh(now_s)
         await self._fleet.observe(now_s)
         if not self._fleet.is_known(now_s):
             return
-        quotes = self._quotes(now_s)
+        quotes = self._quotes.at(now_s)
         endpoints = {e: self._endpoint(e, now_s) for e in self._catalogue.candidates}
         budget_left = self._budget_left(now_s)
         observation = Observation(
@@ -123,6 +122,7 @@ class Controller:
             else:
                 memory.draining_published.pop(workload, None)
         memory.bursts, memory.targets = planned.bursts, planned.targets
+        memory.quotes = quotes
         memory.warm, memory.version = sorted(self._fleet.warm), version
         self._charge(quotes, now_s)
         # Before anybody can act on it: a controller that comes after must know what this one said.
@@ -222,6 +222,7 @@ class Controller:
             "replicas_target": sum(v["target"] for v in variants.values()),
             "replicas": sum(v["replicas"] for v in variants.values()),
             "quote": quote.model_dump() | {"stale": quote.valid_to_s < now_s} if quote else None,
+            "price": self._quotes.described(pool, now_s),
             "variants": variants,
         }
 
@@ -243,34 +244,6 @@ class Controller:
             ttft_p95_s=quantile(ttft, 0.95),
             slot_s=mean(self._traffic.slot(endpoint).merged(now_s)),
         )
-
-    def _quotes(self, now_s: float) -> dict[str, Quote]:
-        for feed in self._feeds.values():
-            try:
-                feed.refresh(now_s)
-            except FeedError as error:
-                log.warning("price feed %s: %s", feed.spec.name, error)
-        quotes = {}
-        for pool in self._catalogue.configuration.pools:
-            fixed, feed_name = pool.price.fixed_usd_per_gpu_hour, pool.price.feed
-            if fixed is not None:
-                quotes[pool.name] = Quote(
-                    usd_per_gpu_hour=fixed,
-                    source="configuration",
-                    fetched_at_s=now_s,
-                    valid_to_s=float(2**53),
-                )
-            elif feed_name is not None:
-                feed = self._feeds[feed_name]
-                usd = feed.usd_per_gpu_hour(now_s)
-                if usd is not None:
-                    quotes[pool.name] = Quote(
-                        usd_per_gpu_hour=usd,
-                        source=feed_name,
-                        fetched_at_s=feed.fetched_at_s,
-                        valid_to_s=feed.fetched_at_s + feed.spec.max_age_s,
-                    )
-        return quotes
 
     def _budget_left(self, now_s: float) -> dict[str, float]:
         costs = self._memory.costs

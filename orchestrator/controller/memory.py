@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
+from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold, Quote
 
 
 class Memory(BaseModel):
@@ -16,6 +16,8 @@ class Memory(BaseModel):
     targets: dict[str, int] = {}
     holds: dict[str, Hold] = {}
     """By pool."""
+    quotes: dict[str, Quote] = {}
+    """By pool: the prices that the next ones are measured by."""
     draining_published: dict[str, int] = {}
     warm: list[str] = []
     """Endpoints whose replicas have answered a request."""

@@ -30,6 +30,7 @@ OPENS_CONNECTIONS = {
     "gateway/jwks.py": "public keys of token issuers, from where the configuration says",
     "gateway/tracing.py": "spans to the operator's collector, never content",
     "gateway/exchange.py": "reports and snapshots, never content",
+    "signals/prices_http.py": "prices, from where the configuration says, never content",
     "pools/ray.py": "Serve's API, engine metrics, warm-up",
     "controller/fleet.py": "hands its session to the pools",
     "controller/main.py": "makes that session, listens for gateways",
