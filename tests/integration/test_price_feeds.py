@@ -143,6 +143,19 @@ def test_a_feed_that_fails_leaves_its_last_price_to_age_and_says_why_once(
     assert "market" in warning
 
 
+def test_a_price_that_moved_is_taken_when_fetches_in_a_row_say_so() -> None:
+    async def test(server: PriceServer) -> None:
+        quotes = Quotes(world(http_feed(server.url)), {}, 1000)
+        steps: list[tuple[str | float, float]] = [
+            *((2.0, 2.0), (9.0, 2.0), (9.0, 2.0), ("500", 2.0), (9.0, 2.0)),
+            *((9.1, 2.0), (9.2, 9.2), (9.3, 9.3)),
+        ]
+        for number, (server.does, published) in enumerate(steps):
+            assert await said(quotes, 1000 + 10 * number) == published
+
+    with_server(test)
+
+
 def test_no_secret_and_no_word_of_the_feed_is_in_a_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -24,6 +24,7 @@ POOL = "cloud-gpu"
 NAN, INF = float("nan"), float("inf")
 LIES = [NAN, INF, -INF, 0.0, -0.0, -1.0, 1e-300, 5e-324, 1e300, 0.049, 50.1]
 PRICES = st.sampled_from([2.0, 2.0, 3.9, 4.1, 0.9, 9.0, 20.0, *LIES]) | st.floats()
+AGES = st.none() | st.sampled_from([-61.0, -59.0, -0.1, 0.0, 30.0, 59.0, 61.0]) | st.floats()
 
 
 def feed_to(url: str) -> dict[str, object]:
@@ -78,14 +79,15 @@ def check(before: Quote | None, after: Quote | None, said: Sequence[float | None
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(said=st.lists(PRICES | st.none(), max_size=30), made=st.lists(st.none() | st.floats()))
+@given(said=st.lists(PRICES | st.none(), max_size=30), made=st.lists(AGES, max_size=30))
 def test_no_figure_outside_the_band_is_believed_unconfirmed(
     said: list[float | None], made: list[float | None]
 ) -> None:
     spec, trust, before = PriceFeed.model_validate(feed_to("http://127.0.0.1")), Trust(), None
     for number, figure in enumerate(said):
         now_s = 1000.0 + 10 * number
-        made_at_s = made[number] if number < len(made) else None
+        age_s = made[number] if number < len(made) else None
+        made_at_s = None if age_s is None else now_s - age_s
         trust = judge(spec, trust, figure, made_at_s, now_s)
         good = trust.good
         after = good and Quote(

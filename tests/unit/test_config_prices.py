@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.load import load
-from tests.configurations import EXAMPLE, company, problems
+from tests.configurations import EXAMPLE, company, line, problems
 
 POOLS = (EXAMPLE / "pools.yaml").read_text()
 DRAW = 'avg(DCGM_FI_DEV_POWER_USAGE{modelName=~".*H100.*"})'
