@@ -10,6 +10,7 @@ import aiohttp
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.pools.ray import PoolError, RayPools, Replicas
+from orchestrator.safe_log import without_text
 from orchestrator.signals.engine import EngineMetrics
 
 log = logging.getLogger("orchestrator.controller")
@@ -133,7 +134,8 @@ class Fleet:
         except (PoolError, TimeoutError) as error:
             if name not in self._unseen:
                 self._unseen.add(name)
-                log.warning("cluster %s cannot be observed: %s", name, str(error) or "timeout")
+                why = error.summary if isinstance(error, PoolError) else "timeout"
+                log.warning("cluster %s cannot be observed: %s", name, why)
             return
         if name in self._unseen:
             self._unseen.discard(name)
@@ -168,7 +170,7 @@ class Fleet:
         try:
             await pools.warm_up(candidate)
         except PoolError as error:
-            log.info("not warm yet: %s", error)
+            log.info("not warm yet: %s", error.summary)
         else:
             if candidate.endpoint in self._catalogue.candidates:
                 self.warm.add(candidate.endpoint)
@@ -182,7 +184,7 @@ class Fleet:
             self.failures.pop(candidate.endpoint, None)
         except PoolError as error:
             self.failures[candidate.endpoint] = str(error)
-            log.error("%s: %s", candidate.endpoint, error)
+            log.error("%s: %s", candidate.endpoint, error.summary)
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
         """Whether the job was started: not while one of the same name runs."""
@@ -196,5 +198,5 @@ class Fleet:
 async def _logged(name: str, work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
-    except Exception:
-        log.exception("'%s' failed", name)
+    except Exception as error:
+        log.error("'%s' failed: %s", name, without_text(error))

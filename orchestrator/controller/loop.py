@@ -14,6 +14,7 @@ from orchestrator.controller.traffic import Traffic
 from orchestrator.ledger.audit_anchors import Head
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, EndpointState, Hold, Quote, Snapshot
+from orchestrator.safe_log import without_text
 from orchestrator.signals.latency import mean, quantile
 from orchestrator.signals.report import GatewayReport
 
@@ -79,8 +80,8 @@ class Controller:
         while True:
             try:
                 await self.tick(time.time())
-            except Exception:
-                log.exception("a tick failed")
+            except Exception as error:
+                log.error("a tick failed: %s", without_text(error))
             await asyncio.sleep(self._catalogue.configuration.controller.tick_s)
 
     async def tick(self, now_s: float) -> None:

@@ -26,6 +26,12 @@ still preferred for what it has cached."""
 class PoolError(Exception):
     """The cluster did not do what was asked; the message says what it answered."""
 
+    def __init__(self, summary: str, detail: str = "") -> None:
+        """`detail`: in words that are not ours."""
+        super().__init__(f"{summary}: {detail}" if detail else summary)
+        self.summary = summary
+        """For logs: what the cluster answers may quote addresses and the environment of engines."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
@@ -153,10 +159,10 @@ class RayPools:
             ) as response:
                 text = await response.text()
                 if response.status >= 400:
-                    raise PoolError(f"{method} {path}: {response.status}: {text[-500:]}")
+                    raise PoolError(f"{method} {path}: {response.status}", text[-500:])
                 return dict(await response.json()) if method == "GET" else {}
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise PoolError(f"{method} {path}: {type(error).__name__}: {error}") from None
+            raise PoolError(f"{method} {path}: {type(error).__name__}", str(error)) from None
 
 
 def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
