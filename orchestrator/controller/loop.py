@@ -13,6 +13,7 @@ from orchestrator.controller.chronicle import Chronicle
 from orchestrator.controller.events import EventKind, EventLog
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.memory import Memory, PoolHold
+from orchestrator.controller.quotes import Quotes
 from orchestrator.controller.status import status
 from orchestrator.controller.strays import Strays
 from orchestrator.controller.traffic import Traffic
@@ -28,7 +29,6 @@ from orchestrator.policy.snapshot import (
 )
 from orchestrator.safe_log import without_text
 from orchestrator.signals.latency import mean, quantile
-from orchestrator.signals.prices import FeedError, FileFeed
 from orchestrator.signals.report import GatewayReport
 
 log = logging.getLogger("orchestrator.controller")
@@ -65,7 +65,7 @@ class Controller:
         self._traffic = Traffic(
             configuration.controller.window_s, configuration.policy.snapshot_stale_s
         )
-        self._feeds = {f.name: FileFeed(f, now_s) for f in configuration.price_feeds}
+        self._quotes = Quotes(configuration, self._memory.quotes, now_s)
         # Versions rise over restarts too, or gateways could hold one that means another state.
         self.snapshot = Snapshot(
             version=max(int(now_s), self._memory.version),
@@ -95,9 +95,7 @@ class Controller:
         self._traffic.follow(
             configuration.controller.window_s, configuration.policy.snapshot_stale_s
         )
-        feeds = {f.name: FileFeed(f, now_s) for f in configuration.price_feeds}
-        unchanged = {n: f for n, f in self._feeds.items() if n in feeds and f.spec == feeds[n].spec}
-        self._feeds = feeds | unchanged
+        self._quotes.follow(configuration, now_s)
 
     def audit_heads(self) -> list[Head]:
         """The ends of the gateways' audit chains, as they report them."""
@@ -126,13 +124,14 @@ class Controller:
         if self._applied is not None:
             applied, self._applied = self._applied, None
             self._take_up(applied, now_s)
+        self._quotes.refresh(now_s)
         await self._fleet.observe(now_s)
         if not self._fleet.is_known(now_s):
             return
         memory = self._memory
         for subject in memory.expire(now_s):
             self.events.record(EventKind.HOLD, subject, "is held no longer", "over", now_s=now_s)
-        quotes = self._quotes(now_s)
+        quotes = self._quotes.at(now_s)
         endpoints = {e: self._endpoint(e, now_s) for e in self._catalogue.candidates}
         budget_left = self._budget_left(now_s)
         observation = self._observation(endpoints, quotes, budget_left, now_s)
@@ -204,6 +203,7 @@ class Controller:
         memory.provisions = planned.provisions if self._acts else {}
         memory.warm, memory.version = sorted(self._fleet.warm), version
         memory.drop_what_is_done()
+        memory.quotes = quotes
         self._charge(quotes, now_s)
 
     async def _write(self, now_s: float) -> None:
@@ -276,6 +276,7 @@ class Controller:
             self._memory,
             self._fleet,
             self._traffic,
+            self._quotes,
             self._strays.known(),
             time.time(),
         )
@@ -299,34 +300,6 @@ class Controller:
             ttft_p95_s=quantile(ttft, 0.95),
             slot_s=mean(self._traffic.slot(endpoint).merged(now_s)),
         )
-
-    def _quotes(self, now_s: float) -> dict[str, Quote]:
-        for feed in self._feeds.values():
-            try:
-                feed.refresh(now_s)
-            except FeedError as error:
-                log.warning("price feed %s: %s", feed.spec.name, error)
-        quotes = {}
-        for pool in self._catalogue.configuration.pools:
-            fixed, feed_name = pool.price.fixed_usd_per_gpu_hour, pool.price.feed
-            if fixed is not None:
-                quotes[pool.name] = Quote(
-                    usd_per_gpu_hour=fixed,
-                    source="configuration",
-                    fetched_at_s=now_s,
-                    valid_to_s=float(2**53),
-                )
-            elif feed_name is not None:
-                feed = self._feeds[feed_name]
-                usd = feed.usd_per_gpu_hour(now_s)
-                if usd is not None:
-                    quotes[pool.name] = Quote(
-                        usd_per_gpu_hour=usd,
-                        source=feed_name,
-                        fetched_at_s=feed.fetched_at_s,
-                        valid_to_s=feed.fetched_at_s + feed.spec.max_age_s,
-                    )
-        return quotes
 
     def _budget_left(self, now_s: float) -> dict[str, float]:
         costs = self._memory.costs

@@ -51,7 +51,7 @@ pools:
     provision_s: 1
     price: {{feed: market}}
 price_feeds:
-  - {{name: market, file: market.csv}}
+  - {{name: market, file: market.csv, refresh_s: 0.2}}
 models:
   - name: m
     variants:

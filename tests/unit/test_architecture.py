@@ -34,6 +34,7 @@ OPENS_CONNECTIONS = {
     "gateway/jwks.py": "public keys of token issuers, from where the configuration says",
     "gateway/tracing.py": "spans to the operator's collector, never content",
     "gateway/exchange.py": "reports and snapshots, never content",
+    "signals/prices_http.py": "prices, from where the configuration says, never content",
     "pools/ray.py": "Serve's API",
     "pools/openai.py": "takes the session that all actuators get, and leaves it",
     "pools/engine.py": "engine metrics, warm-up",

@@ -17,9 +17,8 @@ from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
 from orchestrator.pools.actuator import Replicas, Unowned
 from orchestrator.signals.engine import EngineMetrics
-from orchestrator.signals.prices import FileFeed
 from orchestrator.signals.report import EndpointReport, GatewayReport
-from tests.fake_pools import FakeCluster
+from tests.fake_pools import FakeCluster, every_feed_says
 from tests.worlds import small
 
 SMALL = small()
@@ -215,12 +214,7 @@ async def settle() -> None:
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every feed says 2 USD."""
-    monkeypatch.setattr(FileFeed, "usd_per_gpu_hour", lambda *_: 2.0)
-
-    def refresh(feed: FileFeed, now_s: float) -> None:
-        feed.fetched_at_s = now_s
-
-    monkeypatch.setattr(FileFeed, "refresh", refresh)
+    every_feed_says(monkeypatch, 2.0)
 
 
 async def until_it_bursts(controller: Controller, now_s: float) -> float:

@@ -1,8 +1,9 @@
 """What all specs share: the strict base, and the types of their fields."""
 
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from orchestrator.config.data_class import DataClass
 
@@ -24,6 +25,17 @@ DataClassLabel = Annotated[
     BeforeValidator(_data_class, json_schema_input_type=str),
     PlainSerializer(lambda c: c.label, return_type=str),
 ]
+
+
+def _known_timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError, ValueError):
+        raise ValueError(f"unknown timezone '{name}'; write one such as Europe/Berlin") from None
+    return name
+
+
+Timezone = Annotated[str, AfterValidator(_known_timezone)]
 
 
 class Spec(BaseModel):

@@ -1,4 +1,4 @@
-"""Where requests can run, and what that costs: zones, clusters, pools, price feeds."""
+"""Where requests can run: zones, clusters, pools."""
 
 from typing import Annotated, Literal
 
@@ -12,8 +12,8 @@ from orchestrator.config.spec.base import (
     Name,
     Seconds,
     Spec,
-    Usd,
 )
+from orchestrator.config.spec.prices import Price
 
 
 class Zone(Spec):
@@ -82,23 +82,6 @@ class Cluster(Spec):
     )
 
 
-class TokenPrice(Spec):
-    """What an endpoint charges by the token."""
-
-    input_usd_per_million: Usd = Field(description="of prompt tokens")
-    output_usd_per_million: Usd = Field(description="of generated tokens")
-
-
-class Price(Spec):
-    """Where the price of a pool comes from; give one of the three."""
-
-    fixed_usd_per_gpu_hour: Usd | None = Field(
-        default=None, description="what never changes: owned hardware, a contract, a list price"
-    )
-    feed: Name | None = Field(default=None, description="a price feed, in USD per GPU-hour")
-    tokens: TokenPrice | None = Field(default=None, description="openai only")
-
-
 class Pool(Spec):
     """Interchangeable accelerators in one cluster."""
 
@@ -118,16 +101,3 @@ class Pool(Spec):
     max_replicas: int = Field(ge=1, description="of each variant that it runs")
     provision_s: Seconds = Field(description="usual time from a scale-up to a replica that serves")
     price: Price = Field(description="what it costs")
-
-
-class PriceFeed(Spec):
-    """A CSV of `time_s,usd_per_gpu_hour`; each row holds until the next, the last one for good."""
-
-    name: Name = Field(description="how prices refer to it")
-    file: str = Field(description="path; a relative one starts at this file's folder")
-    time_scale: Annotated[float, Field(gt=0)] = Field(
-        default=1, description="seconds of the feed that pass in one second"
-    )
-    max_age_s: Seconds = Field(
-        default=300, description="a quote that could not be refreshed for so long is stale"
-    )
