@@ -14,6 +14,7 @@ from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.pools.actuator import Actuator, Fence, PoolError, Replicas, Unowned
 from orchestrator.pools.engine import engine_metrics, warm_up
+from orchestrator.pools.kuberay import KubeRayPools
 from orchestrator.pools.openai import OpenAIPools
 from orchestrator.pools.ray import RayPools
 from orchestrator.signals.engine import EngineMetrics
@@ -26,6 +27,7 @@ LOST_AFTER_S = 15
 SCALE_RETRY_S = 10
 
 ACTUATORS: dict[str, Callable[[Cluster, aiohttp.ClientSession, Fence], Actuator]] = {
+    "kuberay": KubeRayPools,
     "openai": OpenAIPools,
     "ray": RayPools,
 }

@@ -125,6 +125,8 @@ def gateway_application(loaded: Loaded, state: Path) -> dict[str, Any]:
 async def _deploy_gateway(loaded: Loaded, state: Path) -> None:
     clusters = Catalogue(loaded.configuration, loaded.version).clusters
     cluster = clusters[loaded.configuration.gateway.cluster]
+    if cluster.kind != "ray":
+        raise StackError(f"cluster '{cluster.name}' of the gateway is not Ray's: apply manifests/")
     async with aiohttp.ClientSession() as session:
         try:
             await RayPools(cluster, session).deploy([gateway_application(loaded, state)])

@@ -35,6 +35,8 @@ OPENS_CONNECTIONS = {
     "gateway/tracing.py": "spans to the operator's collector, never content",
     "gateway/exchange.py": "reports and snapshots, never content",
     "signals/prices_http.py": "prices, from where the configuration says, never content",
+    "pools/kubernetes_api.py": "the API server of a Kubernetes cluster",
+    "pools/kuberay.py": "takes the session that every actuator gets",
     "pools/ray.py": "Serve's API",
     "pools/openai.py": "takes the session that all actuators get, and leaves it",
     "pools/engine.py": "engine metrics, warm-up",
@@ -50,12 +52,13 @@ OPENS_CONNECTIONS = {
 NETWORK = {
     "aiohttp",
     "httpx",
+    "kubernetes",
     "requests",
+    "urllib3",
     "socket",
     "urllib.request",
     "http.client",
     "openai",
-    "kubernetes",
     "opentelemetry.exporter",
 }
 CONNECTS = {

@@ -15,6 +15,8 @@ from orchestrator.config.spec.classifier import ClassifierSpec
 from orchestrator.config.spec.models import Model, Performance, Variant
 from orchestrator.config.spec.places import (
     Cluster,
+    Kubernetes,
+    Pod,
     Pool,
     RayLaunch,
     Zone,
@@ -69,12 +71,14 @@ __all__ = [
     "HttpSource",
     "JwtIssuer",
     "Key",
+    "Kubernetes",
     "Limits",
     "Model",
     "Name",
     "OnPremPrice",
     "Performance",
     "Plausible",
+    "Pod",
     "Policy",
     "Pool",
     "Price",
