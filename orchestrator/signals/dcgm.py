@@ -17,6 +17,7 @@ WANTED = (UTIL, ENGINE_ACTIVE, USED, FREE, POWER, TEMPERATURE, XID)
 BLANK = 0x7FFFFFF0
 """From here on DCGM's numbers mean that there is none."""
 PERCENT = 100
+MIG_SLICES = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Gpu:
     uuid: str
     instance: str | None = None
     """The MIG instance's id."""
+    profile: str = ""
+    """The MIG instance's size, such as `1g.10gb`."""
     index: str = ""
     host: str = ""
     model: str = ""
@@ -47,6 +50,12 @@ class Gpu:
     def name(self) -> str:
         own = self.uuid if self.instance is None else f"{self.uuid}/{self.instance}"
         return f"{self.host}/{own}" if self.host else own
+
+    @property
+    def share(self) -> float:
+        """Of the whole GPU, as far as its profile tells."""
+        slices = self.profile.partition("g")[0]
+        return int(slices) / MIG_SLICES if slices.isdecimal() else 1.0
 
 
 @dataclass(slots=True)
@@ -94,6 +103,7 @@ def _gpu(uuid: str, instance: str | None, seen: _Seen) -> Gpu:
     return Gpu(
         uuid=uuid,
         instance=instance,
+        profile=labels.get("GPU_I_PROFILE", ""),
         index=labels.get("gpu", ""),
         host=labels.get("Hostname", ""),
         model=labels.get("modelName", ""),

@@ -108,9 +108,7 @@ class Pool(Spec):
 
     name: Name = Field(description="how variants and bursts refer to it")
     cluster: Name = Field(description="that it belongs to")
-    owner: str | None = Field(
-        default=None, description="who is asked about it: a team, an address"
-    )
+    owner: str | None = Field(default=None, description="who is asked about it: a team, an address")
     accelerator: str = Field(description="as Ray names it: H100, L40S, CPU")
     capacity_type: Literal["reserved", "on-demand", "spot"] = Field(
         default="reserved", description="owned or committed, rented by the hour, or preemptible"
