@@ -12,13 +12,15 @@ class Reading(Generic[T]):
     at_s: float
     """When the source said so, in seconds since the epoch by the reader's clock."""
 
-    def age_s(self, now_s: float) -> float:
-        """At least 0, also where the clock was set back."""
-        return max(0.0, now_s - self.at_s)
+
+def heard(at_s: float | None, max_age_s: float, now_s: float) -> bool:
+    """Whether something of that time still counts. What comes from the future does not: since a
+    clock was set back, nobody knows how old it is."""
+    return at_s is not None and 0 <= now_s - at_s <= max_age_s
 
 
 def fresh(reading: Reading[T] | None, max_age_s: float, now_s: float) -> T | None:
     """What it says; None where nothing was heard for so long, or ever."""
-    if reading is None or reading.age_s(now_s) > max_age_s:
+    if reading is None or not heard(reading.at_s, max_age_s, now_s):
         return None
     return reading.value

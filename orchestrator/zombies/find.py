@@ -5,6 +5,7 @@ from itertools import chain
 
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import Quote
+from orchestrator.signals.reading import heard
 from orchestrator.zombies.adapters import adapters
 from orchestrator.zombies.finding import Finding, Kind, Look, Note, Notes, Suspect, key
 from orchestrator.zombies.ghosts import ghosts
@@ -29,7 +30,7 @@ def find(
     max_age_s = SWEEPS_HEARD * catalogue.configuration.zombies.sweep_s
     looks = chain.from_iterable(detect(sweep, catalogue, max_age_s, now_s) for detect in DETECTORS)
     # Unknown is neither well nor suspicious: such a note waits, for as long as it may.
-    notes = {k: n for k, n in previous.items() if 0 <= now_s - n.seen_s <= max_age_s}
+    notes = {k: n for k, n in previous.items() if heard(n.seen_s, max_age_s, now_s)}
     standing: list[tuple[Look, Suspect]] = []
     for look in looks:
         k = key(look.kind, look.subject)

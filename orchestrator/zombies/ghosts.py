@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.signals.dcgm import Gpu
-from orchestrator.signals.reading import fresh
+from orchestrator.signals.reading import fresh, heard
 from orchestrator.zombies.finding import Kind, Look, Suspect
 from orchestrator.zombies.mends import reset
 from orchestrator.zombies.sweep import Sweep
@@ -23,15 +23,17 @@ def ghosts(sweep: Sweep, catalogue: Catalogue, max_age_s: float, now_s: float) -
         for gpu in gpus:
             # What a partitioned GPU says as a whole says nothing of its parts.
             whole_of_parts = gpu.instance is None and gpu.uuid in partitioned
-            stale = gpu.at_s is not None and now_s - gpu.at_s > max_age_s
+            # A host's clock that is ahead of ours says nothing of the age.
+            told_s = min(gpu.at_s, now_s) if gpu.at_s is not None else now_s
+            stale = not heard(told_s, max_age_s, now_s)
             if whole_of_parts or stale:
                 continue
-            if gpu.pods:
+            busy = None if gpu.utilization is None else gpu.utilization >= BUSY
+            empty = None if gpu.memory_used_mib is None else gpu.memory_used_mib < EMPTY_MIB
+            if gpu.pods or busy is False or empty is False:
                 yield Look(Kind.GHOST, gpu.name)
-            elif gpu.utilization is not None and gpu.memory_used_mib is not None:
-                ghostly = gpu.utilization >= BUSY and gpu.memory_used_mib < EMPTY_MIB
-                suspect = _suspect(gpu, cluster, catalogue) if ghostly else None
-                yield Look(Kind.GHOST, gpu.name, suspect)
+            elif busy and empty:
+                yield Look(Kind.GHOST, gpu.name, _suspect(gpu, cluster, catalogue))
 
 
 def _suspect(gpu: Gpu, cluster: str, catalogue: Catalogue) -> Suspect:

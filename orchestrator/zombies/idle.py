@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.signals.reading import fresh
+from orchestrator.signals.reading import fresh, heard
 from orchestrator.zombies.finding import Kind, Look, Mark, Suspect
 from orchestrator.zombies.mends import give_back
 from orchestrator.zombies.sweep import Endpoint, Engine, Sweep
@@ -13,7 +13,7 @@ from orchestrator.zombies.sweep import Endpoint, Engine, Sweep
 def idle(sweep: Sweep, catalogue: Catalogue, max_age_s: float, now_s: float) -> Iterator[Look]:
     for name, endpoint in sweep.endpoints.items():
         candidate = catalogue.candidates.get(name)
-        known = endpoint.observed_s is not None and now_s - endpoint.observed_s <= max_age_s
+        known = heard(endpoint.observed_s, max_age_s, now_s)
         if candidate is None or not known or candidate.cluster.kind == "openai":
             continue
         for engine in endpoint.engines:

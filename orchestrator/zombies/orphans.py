@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.signals.reading import fresh
+from orchestrator.signals.reading import fresh, heard
 from orchestrator.zombies.finding import Kind, Look, Suspect
 from orchestrator.zombies.mends import give_back
 from orchestrator.zombies.sweep import Sweep
@@ -14,7 +14,7 @@ def orphans(sweep: Sweep, catalogue: Catalogue, max_age_s: float, now_s: float) 
     if known is None:
         return
     for instance in sweep.instances:
-        if now_s - instance.observed_s > max_age_s:
+        if not heard(instance.observed_s, max_age_s, now_s):
             continue
         if instance.endpoint in known or instance.busy:
             # It is somebody's, or it still ends what it has.

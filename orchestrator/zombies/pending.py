@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from orchestrator.policy.catalogue import Catalogue
+from orchestrator.signals.reading import heard
 from orchestrator.zombies.finding import Kind, Look, Suspect
 from orchestrator.zombies.mends import give_back
 from orchestrator.zombies.sweep import Sweep
@@ -12,9 +13,7 @@ def pending(sweep: Sweep, catalogue: Catalogue, max_age_s: float, now_s: float) 
     factor = catalogue.configuration.zombies.pending_factor
     for name, endpoint in sweep.endpoints.items():
         candidate = catalogue.candidates.get(name)
-        if candidate is None or endpoint.observed_s is None:
-            continue
-        if now_s - endpoint.observed_s > max_age_s:
+        if candidate is None or not heard(endpoint.observed_s, max_age_s, now_s):
             continue
         # Those that nobody wants any more are on their way out.
         late = min(endpoint.starting, endpoint.target - endpoint.ready)
