@@ -1,10 +1,11 @@
 """The burst state machine of one workload: `home → bursting → draining → home`."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from orchestrator.capacity.override import Override, OverrideKind
 from orchestrator.config.spec import Burst, PriceCeiling, Schedule, Workload
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Quote
 
@@ -33,12 +34,20 @@ class BurstSignals:
     burst_pool_released: bool
     """The burst holds nothing any more: no request is open on the pool and the replicas that it
     added are gone, or another burst keeps them."""
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    """Burst pools that can give nothing more, each with the sentence that says why."""
+    serving: frozenset[str] = frozenset()
+    """Burst pools that have a replica which takes requests."""
+    override: Override | None = None
+    """Somebody's word that holds now."""
 
 
 def step(workload: Workload, state: BurstState, signals: BurstSignals, now_s: float) -> BurstState:
     """The state after this tick, of a workload that may burst."""
     spec = workload.burst
     assert spec is not None
+    if signals.override is not None and signals.override.pool is not None:
+        spec = spec.model_copy(update={"pools": [signals.override.pool]})
     if state.phase is BurstPhase.HOME:
         return _at_home(spec, workload.price_ceiling, state, signals, now_s)
     if state.phase is BurstPhase.BURSTING:
@@ -97,7 +106,9 @@ def choose_pool(
     for pool in spec.pools:
         quote = signals.quotes.get(pool)
         dear = next(_above_ceiling(pool, ceiling, signals), None)
-        if quote is None and signals.usd_per_million_tokens.get(pool) is None:
+        if pool in signals.unavailable:
+            refusals.append(signals.unavailable[pool])
+        elif quote is None and signals.usd_per_million_tokens.get(pool) is None:
             refusals.append(f"pool '{pool}' has no price quote")
         elif quote is not None and quote.valid_to_s < now_s:
             refusals.append(f"the quote of pool '{pool}' is {now_s - quote.fetched_at_s:.0f} s old")
@@ -132,6 +143,16 @@ def _above_ceiling(pool: str, ceiling: PriceCeiling, signals: BurstSignals) -> I
 def _at_home(
     spec: Burst, ceiling: PriceCeiling, state: BurstState, signals: BurstSignals, now_s: float
 ) -> BurstState:
+    kind = signals.override.kind if signals.override is not None else None
+    if kind is OverrideKind.HOLD:
+        return state.model_copy(update={"condition_since_s": None, "reason": "held by hand"})
+    if kind is OverrideKind.FORCE:
+        pool, refusal = choose_pool(spec, ceiling, signals, now_s)
+        if pool is None:
+            return state.model_copy(update={"reason": f"forced by hand, but {refusal}"})
+        return BurstState(
+            phase=BurstPhase.BURSTING, pool=pool, since_s=now_s, reason="forced by hand"
+        )
     why = trigger(spec, signals, now_s)
     if why is None:
         return state.model_copy(
@@ -158,6 +179,27 @@ def _while_bursting(
             return _drain(state, f"the price rose: {dear}", now_s)
     if signals.budget_left_usd is not None and signals.budget_left_usd <= 0:
         return _drain(state, "today's budget is spent", now_s)
+    if (
+        state.pool is not None
+        and state.pool in signals.unavailable
+        and state.pool not in signals.serving
+    ):
+        other, _ = choose_pool(spec, ceiling, signals, now_s)
+        if other is not None:
+            return BurstState(
+                phase=BurstPhase.BURSTING,
+                pool=other,
+                since_s=now_s,
+                reason=signals.unavailable[state.pool],
+            )
+
+    if signals.override is not None:
+        kind = signals.override.kind
+        if kind is OverrideKind.RELEASE:
+            return _drain(state, "released by hand", now_s)
+        if kind is OverrideKind.FORCE and state.pool not in spec.pools:
+            return _drain(state, f"forced by hand to pool '{signals.override.pool}'", now_s)
+        return state.model_copy(update={"condition_since_s": None})
 
     # With home replicas lost there is no capacity to come back to.
     calm = (

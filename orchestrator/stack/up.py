@@ -16,7 +16,8 @@ from orchestrator.config import keys
 from orchestrator.config.load import Loaded, load
 from orchestrator.config.store import Check, PolicyStore
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.pools.ray import PoolError, RayPools
+from orchestrator.pools.actuator import PoolError
+from orchestrator.pools.ray import RayPools
 from orchestrator.stack import processes, ray_head, tiny_model
 from orchestrator.stack.ray_head import StackError
 from orchestrator.stack.secrets import secret, write

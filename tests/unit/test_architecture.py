@@ -31,7 +31,11 @@ OPENS_CONNECTIONS = {
     "gateway/jwks.py": "public keys of token issuers, from where the configuration says",
     "gateway/tracing.py": "spans to the operator's collector, never content",
     "gateway/exchange.py": "reports and snapshots, never content",
-    "pools/ray.py": "Serve's API, engine metrics, warm-up",
+    "pools/ray.py": "Serve's API",
+    "pools/openai.py": "takes the session that all actuators get, and leaves it",
+    "pools/engine.py": "engine metrics, warm-up",
+    "controller/lease.py": "the machine's name",
+    "controller/kubernetes_lease.py": "who leads, from Kubernetes",
     "controller/fleet.py": "hands its session to the pools",
     "controller/main.py": "makes that session, listens for gateways",
     "controller/http.py": "answers gateways",
@@ -47,6 +51,7 @@ NETWORK = {
     "urllib.request",
     "http.client",
     "openai",
+    "kubernetes",
     "opentelemetry.exporter",
 }
 CONNECTS = {
