@@ -17,6 +17,7 @@ from orchestrator.pools.engine import engine_metrics, warm_up
 from orchestrator.pools.openai import OpenAIPools
 from orchestrator.pools.ray import RayPools
 from orchestrator.signals.engine import EngineMetrics
+from orchestrator.signals.reading import Reading
 
 log = logging.getLogger("orchestrator.controller")
 
@@ -131,6 +132,19 @@ class Fleet:
         ):
             return 0
         return replicas.ready
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        return self._session
+
+    def seen_s(self, endpoint: str) -> float | None:
+        """When something was last heard of it."""
+        return self._seen_s.get(endpoint)
+
+    def heard(self, endpoint: str) -> Reading[EngineMetrics] | None:
+        """What its engine said last; None where it did not answer the last time."""
+        metrics = self.metrics.get(endpoint)
+        return None if metrics is None else Reading(metrics, self._heard_s[endpoint])
 
     def replicas(self, endpoint: str) -> Replicas:
         candidate = self._catalogue.candidates[endpoint]

@@ -66,5 +66,6 @@ def _look(
             replicas=replicas,
             mark=mark,
             room=room,
+            doubt="a burst drains there, and is never forced" if endpoint.draining else None,
         ),
     )

@@ -3,6 +3,7 @@
 import json
 from shlex import quote
 
+from orchestrator.policy.candidate import Candidate
 from orchestrator.signals.dcgm import Gpu
 
 
@@ -14,6 +15,13 @@ def reset(gpu: Gpu) -> str:
     host = quote(gpu.host or "NODE")
     drained = f"kubectl drain {host} --ignore-daemonsets --delete-emptydir-data"
     return f"{drained} && ssh {host} nvidia-smi --gpu-reset -i {quote(gpu.uuid)}"
+
+
+def inspect(candidate: Candidate) -> str:
+    """Shows what keeps its replicas."""
+    if candidate.cluster.kind == "ray":
+        return f"serve status --address {quote(candidate.cluster.dashboard_url or '')}"
+    return f"kubectl describe pods --all-namespaces -l orchestrator/pool={candidate.pool.name}"
 
 
 def unload(url: str, adapter: str) -> str:

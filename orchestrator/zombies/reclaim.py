@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from orchestrator.config.spec import Zombies
 from orchestrator.zombies.finding import Finding, Kind
 
-RECLAIMABLE = (Kind.IDLE, Kind.ORPHAN, Kind.PENDING)
+RECLAIMABLE = (Kind.IDLE, Kind.ORPHAN)
 
 
 def obstacle(finding: Finding, rules: Zombies, now_s: float) -> str | None:
     """Why it may not be given back now. None: it may."""
     if finding.kind not in RECLAIMABLE:
-        return "somebody has to do this by hand"
+        return finding.doubt or "somebody has to do this by hand"
     if finding.doubt is not None:
         return finding.doubt
     left_s = finding.reported_s + rules.notice_s - now_s
@@ -22,9 +22,10 @@ def obstacle(finding: Finding, rules: Zombies, now_s: float) -> str | None:
 
 def due(findings: Iterable[Finding], rules: Zombies, now_s: float) -> list[Finding]:
     """What the policy gives back by itself."""
-    policy = {Kind.IDLE: rules.idle, Kind.ORPHAN: rules.orphan, Kind.PENDING: rules.pending}
+    if rules.idle != "reclaim":
+        return []
     return [
         finding
         for finding in findings
-        if policy.get(finding.kind) == "reclaim" and obstacle(finding, rules, now_s) is None
+        if finding.kind is Kind.IDLE and obstacle(finding, rules, now_s) is None
     ]

@@ -37,6 +37,8 @@ class Endpoint:
     """How many somebody has declared, whether they have work or not."""
     held: bool = False
     """By somebody's word the pool takes no request now."""
+    draining: bool = False
+    """A burst leaves it, and waits until every gateway knows."""
     open_requests: int | None = None
     """By the gateways' count, also those that wait for it there. None: a gateway is silent."""
     served: int | None = None

@@ -34,6 +34,7 @@ OPENS_CONNECTIONS = {
     "pools/ray.py": "Serve's API",
     "pools/openai.py": "takes the session that all actuators get, and leaves it",
     "pools/engine.py": "engine metrics, warm-up",
+    "pools/exporters.py": "DCGM exporters and lists of adapters, for sweeps",
     "controller/lease.py": "the machine's name",
     "controller/kubernetes_lease.py": "who leads, from Kubernetes",
     "controller/fleet.py": "hands its session to the pools",

@@ -75,7 +75,7 @@ def an_idle_replica_whose_metrics_are_missed_now_and_then() -> Iterator[Frame]:
 def a_drain_that_waits_for_a_gateway_that_will_never_answer() -> Iterator[Frame]:
     engine = Vllm(stopped=500)
     for _ in minutes(15):
-        yield cloud(engine, target=1, open_requests=None)
+        yield cloud(engine, draining=True, open_requests=None)
 
 
 @zombie(IDLE)

@@ -14,38 +14,38 @@ def left(replicas: int = 1, busy: bool | None = False, name: str = OLD) -> Insta
     return Instance(name, "away", 0, "cloud-gpu/m-int4", replicas, busy)
 
 
-@zombie(f"orphan:{OLD}")
+@zombie(f"orphan:away/{OLD}")
 def an_application_of_a_variant_that_the_rules_have_no_more() -> Iterator[Frame]:
     for _ in minutes(5):
         yield Frame(instances=(left(2),))
 
 
-@zombie("orphan:raycluster-burst-7f3a")
+@zombie("orphan:away/raycluster-burst-7f3a")
 def a_rented_machine_without_a_replica() -> Iterator[Frame]:
     for _ in minutes(5):
         yield Frame(instances=(Instance("raycluster-burst-7f3a", "away", 0),))
 
 
-@zombie(f"orphan:{OLD}")
+@zombie(f"orphan:away/{OLD}")
 def an_orphan_whose_engine_does_not_answer() -> Iterator[Frame]:
     for _ in minutes(5):
         yield Frame(instances=(left(1, busy=None),))
 
 
-@zombie(f"orphan:{OLD}")
+@zombie(f"orphan:away/{OLD}")
 def an_orphan_that_has_ended_what_it_had() -> Iterator[Frame]:
     for t in minutes(12):
         yield Frame(instances=(left(1, busy=t < 420),))
 
 
-@zombie("orphan:cloud-gpu--m-fp16-b")
+@zombie("orphan:away/cloud-gpu--m-fp16-b")
 def a_scale_up_in_the_middle_of_which_the_controller_died() -> Iterator[Frame]:
     for t in minutes(8):
         # For a moment nobody publishes.
         yield Frame(instances=(left(1, None, "cloud-gpu--m-fp16-b"),), publishes=not 60 <= t < 90)
 
 
-@zombie(f"orphan:{OLD}", "orphan:other")
+@zombie(f"orphan:away/{OLD}", "orphan:away/other")
 def two_orphans_in_one_cluster() -> Iterator[Frame]:
     for _ in minutes(5):
         yield Frame(instances=(left(3), Instance("other", "away", 0, None, 1, False)))
@@ -150,10 +150,19 @@ def replicas_that_are_replaced_one_by_one() -> Iterator[Frame]:
         yield coming(1, ready=2, pending_since_s=START_S + t // 120 * 120)
 
 
+@zombie(PENDING)
+def a_scale_up_that_was_called_off_and_does_not_go() -> Iterator[Frame]:
+    for t in minutes(9):
+        yield coming(2) if t < 120 else coming(2, target=0)
+
+
 @lookalike
 def a_scale_up_that_was_called_off() -> Iterator[Frame]:
     for t in minutes(12):
-        yield coming(2) if t < 120 else coming(2, target=0)
+        if t < 120:
+            yield coming(2)
+        else:
+            yield coming(2, target=0) if t < 240 else coming(0)
 
 
 @lookalike

@@ -16,6 +16,7 @@ from tests.zombies.expositions import Card, Vllm, dcgm
 from tests.zombies.gpu_scenarios import EIGHTH, GHOST, SLICE, a_gpu_at_100_percent_without_a_byte
 from tests.zombies.idle_scenarios import (
     a_burst_that_forgot_to_come_back,
+    a_drain_that_waits_for_a_gateway_that_will_never_answer,
     three_replicas_behind_a_front_that_gateways_no_longer_use,
 )
 from tests.zombies.instance_scenarios import (
@@ -165,20 +166,22 @@ def test_the_policy_gives_back_what_it_names_and_nothing_else() -> None:
     findings = [idle(), idle(kind=Kind.ORPHAN), idle(kind=Kind.PENDING)]
     later_s = RULES.notice_s + 1
     assert due(findings, RULES, later_s) == []
-    some = catalogue(orphan="reclaim").configuration.zombies
-    assert due(findings, some, later_s) == [findings[1]]
-    all_ = catalogue(idle="reclaim", orphan="reclaim", pending="reclaim").configuration.zombies
-    assert due(findings, all_, later_s) == findings
-    assert due(findings, all_, later_s - 2) == []
+    reclaims = catalogue(idle="reclaim").configuration.zombies
+    assert due(findings, reclaims, later_s) == [findings[0]]
+    assert due(findings, reclaims, later_s - 2) == []
 
 
 def test_an_orphan_of_which_nobody_knows_whether_it_serves_is_left_alone() -> None:
     finding = last(an_orphan_whose_engine_does_not_answer())
-    some = catalogue(orphan="reclaim").configuration.zombies
-    assert due([finding], some, finding.reported_s + 1e6) == []
-    assert obstacle(finding, some, finding.reported_s + 1e6) is not None
+    assert obstacle(finding, RULES, finding.reported_s + 1e6) is not None
 
 
-@pytest.mark.parametrize("kind", [Kind.GHOST, Kind.ADAPTER])
+def test_a_drain_that_waits_for_a_gateway_is_found_and_never_forced() -> None:
+    frames = a_drain_that_waits_for_a_gateway_that_will_never_answer()
+    finding = last(frames)
+    assert obstacle(finding, RULES, finding.reported_s + 1e6) == finding.doubt is not None
+
+
+@pytest.mark.parametrize("kind", [Kind.GHOST, Kind.ADAPTER, Kind.PENDING])
 def test_what_needs_hands_is_never_given_back(kind: Kind) -> None:
     assert obstacle(idle(kind=kind), RULES, 1e12) is not None

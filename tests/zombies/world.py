@@ -53,7 +53,6 @@ def catalogue(**zombies: Any) -> Catalogue:
         "ghost_after_s": GHOST_S,
         "orphan_after_s": ORPHAN_S,
         "adapter_after_s": ADAPTER_S,
-        "pending_factor": 3,
         **zombies,
     }
     return Catalogue(Configuration.model_validate(c), "v1")

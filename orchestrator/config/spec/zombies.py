@@ -1,27 +1,22 @@
 """When something that is paid for and does nothing is called so, and what becomes of it."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from orchestrator.config.spec.base import Seconds, Spec
 
-Mend = Literal["report", "reclaim"]
-
 
 class Zombies(Spec):
-    """What is paid for and does nothing. `report`: it is shown, and somebody acts; `reclaim`: the
-    controller gives it back, once it has been reported for `notice_s`. Declared replicas
-    (`min_replicas`) are never among them. A GPU that is busy with nothing, and an adapter that
-    nobody declares, are only ever reported."""
+    """What is paid for and does nothing. Declared replicas (`min_replicas`, and those of a schedule
+    or of somebody's word) are never among it, and nor is what is not known. What no rule has a
+    place for the controller gives back in any case, once nobody uses it."""
 
-    idle: Mend = Field(
-        default="report", description="replicas beyond the declared ones, without a request"
+    idle: Literal["report", "reclaim"] = Field(
+        default="report",
+        description="replicas beyond the declared ones without a request. `report`: somebody gives "
+        "them back by hand; `reclaim`: the controller does, once they were reported for `notice_s`",
     )
-    orphan: Mend = Field(
-        default="report", description="what is ours in a cluster and in no snapshot"
-    )
-    pending: Mend = Field(default="report", description="replicas that do not come up")
     sweep_s: Seconds = Field(
         default=30,
         description="from one look to the next; what was heard three looks ago counts as unknown, "
@@ -33,9 +28,6 @@ class Zombies(Spec):
     )
     orphan_after_s: Seconds = Field(default=120, description="in no snapshot")
     adapter_after_s: Seconds = Field(default=600, description="loaded and not declared")
-    pending_factor: Annotated[float, Field(ge=1)] = Field(
-        default=3, description="a replica is late after so many times its pool's `provision_s`"
-    )
     notice_s: Seconds = Field(
-        default=600, description="from the first report until it may be given back"
+        default=600, description="from the first report until it may be given back, also by hand"
     )
