@@ -192,7 +192,7 @@ class Sweeper:
             # What is known to be open is open, whoever else is silent.
             open_requests=inflight if inflight or traffic.all_report(now_s) else None,
             served=traffic.served(name),
-            pending_since_s=progress.pending_since_s if progress else None,
+            pending_since_s=replicas.pending_since_s,
             failed=progress.failed if progress else None,
             engines=(engine,) if ready else (),
         )

@@ -34,9 +34,13 @@ def pending(sweep: Sweep, catalogue: Catalogue, max_age_s: float, now_s: float) 
                 endpoint=name,
                 replicas=endpoint.starting,
                 # Where one has come up, another waits or other numbers are wanted, the time begins
-                # anew. The cluster's clock only tells them apart: how long it has been is for ours
-                # to say.
-                mark=(endpoint.pending_since_s, float(endpoint.ready), float(endpoint.target)),
+                # anew; not where each takes the place of one that failed. The cluster's clock only
+                # tells them apart: how long it has been is for ours to say.
+                mark=(
+                    None if endpoint.failed else endpoint.pending_since_s,
+                    float(endpoint.ready),
+                    float(endpoint.target),
+                ),
                 doubt="why they do not come has to be found out",
             ),
         )

@@ -120,6 +120,13 @@ def an_engine_that_crashes_while_it_loads_and_starts_again() -> Iterator[Frame]:
 
 
 @zombie(PENDING)
+def replicas_that_crash_one_after_another() -> Iterator[Frame]:
+    for t in minutes(6):
+        since_s = START_S + t // 60 * 60
+        yield coming(pending_since_s=since_s, failed="the replica died during start-up")
+
+
+@zombie(PENDING)
 def a_late_replica_in_a_cluster_whose_clock_is_ahead() -> Iterator[Frame]:
     for _ in minutes(5):
         yield coming(pending_since_s=START_S + 3600)
