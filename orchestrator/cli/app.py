@@ -60,4 +60,5 @@ from orchestrator.cli import (  # noqa: E402
     simulate_engine,  # noqa: F401
     stack,  # noqa: F401
     validate,  # noqa: F401
+    zombies,  # noqa: F401
 )

@@ -40,6 +40,8 @@ class EventKind(StrEnum):
     SCALE = "scale"
     STATE = "state"
     """What the controller must not forget could not be written, or can be again."""
+    ZOMBIE = "zombie"
+    """Something is paid for and does nothing, or is given back for that."""
 
 
 class Event(Frozen):

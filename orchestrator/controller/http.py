@@ -28,6 +28,13 @@ class HoldRequest(BaseModel):
     for_s: float | None = Field(default=None, gt=0)
 
 
+class ReclaimRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    subjects: list[str] = []
+    dry_run: bool = True
+
+
 class OverrideRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -87,6 +94,17 @@ def application(leader: Callable[[], Controller | None]) -> web.Application:
             raise web.HTTPBadRequest(text=str(error)) from None
         return web.json_response({"workload": workload, **word.model_dump(mode="json")})
 
+    async def zombies(_: web.Request) -> web.Response:
+        return web.json_response(controller().zombies())
+
+    async def reclaim(request: web.Request) -> web.Response:
+        wanted = _read(ReclaimRequest, await request.read())
+        try:
+            found = await controller().reclaim(wanted.subjects, wanted.dry_run)
+        except KeyError as unknown:
+            raise web.HTTPNotFound(text=str(unknown.args[0])) from None
+        return web.json_response({"dry_run": wanted.dry_run, "zombies": found})
+
     async def snapshot(_: web.Request) -> web.Response:
         return _answer(controller().published())
 
@@ -118,6 +136,8 @@ def application(leader: Callable[[], Controller | None]) -> web.Application:
     app.router.add_post("/v1/exchange", exchange)
     app.router.add_post("/v1/pools/{pool}/hold", hold)
     app.router.add_post("/v1/bursts/{workload}", override)
+    app.router.add_get("/v1/zombies", zombies)
+    app.router.add_post("/v1/zombies/reclaim", reclaim)
     app.router.add_get("/v1/snapshot", snapshot)
     app.router.add_get("/v1/state", state)
     app.router.add_get("/v1/events", events)

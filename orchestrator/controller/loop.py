@@ -16,6 +16,7 @@ from orchestrator.controller.memory import Memory, PoolHold
 from orchestrator.controller.quotes import Quotes
 from orchestrator.controller.status import status
 from orchestrator.controller.strays import Strays
+from orchestrator.controller.sweeper import Sweeper
 from orchestrator.controller.traffic import Traffic
 from orchestrator.ledger.audit_anchors import Head
 from orchestrator.policy.catalogue import Catalogue
@@ -66,6 +67,8 @@ class Controller:
             configuration.controller.window_s, configuration.policy.snapshot_stale_s
         )
         self._quotes = Quotes(configuration, self._memory.quotes, now_s)
+        path = memory_path.with_name("zombies.json")
+        self._sweeper = Sweeper(fleet, self._traffic, self._memory, self.events, path)
         # Versions rise over restarts too, or gateways could hold one that means another state.
         self.snapshot = Snapshot(
             version=max(int(now_s), self._memory.version),
@@ -119,6 +122,37 @@ class Controller:
             }
             self.events.flush()
             await asyncio.sleep(self._catalogue.configuration.controller.tick_s)
+
+    async def watch(self) -> None:
+        """Sweeps for zombies until cancelled; a sweep that fails is logged."""
+        while True:
+            await asyncio.sleep(self._catalogue.configuration.zombies.sweep_s)
+            try:
+                await self.sweep(time.time())
+            except Exception:
+                log.exception("a sweep failed")
+
+    async def sweep(self, now_s: float) -> None:
+        if not self._published or not self._leads():
+            return
+        await self._sweeper.sweep(self._catalogue, self.snapshot, now_s)
+        if self._acts and self._leads():
+            self._sweeper.give_back_due(self._catalogue, now_s)
+
+    def zombies(self) -> dict[str, Any]:
+        """Those of the last sweep, and why each cannot be given back now."""
+        found = self._sweeper.give_back((), True, self._catalogue, time.time())
+        return {
+            "swept_at_s": self._sweeper.swept_at_s,
+            "zombies": [f.model_dump(mode="json") | {"obstacle": why} for f, why in found],
+        }
+
+    async def reclaim(self, subjects: list[str], dry_run: bool) -> list[dict[str, Any]]:
+        """Gives zombies back, after another look. None are named: all that may be. Raises KeyError
+        for what is no zombie."""
+        await self.sweep(now_s := time.time())
+        found = self._sweeper.give_back(subjects, dry_run, self._catalogue, now_s)
+        return [f.model_dump(mode="json") | {"obstacle": why} for f, why in found]
 
     async def tick(self, now_s: float) -> None:
         if self._applied is not None:

@@ -52,6 +52,7 @@ from orchestrator.config.spec.workload import (
     WhenInfeasible,
     Workload,
 )
+from orchestrator.config.spec.zombies import Zombies
 
 __all__ = [
     "Batch",
@@ -99,6 +100,7 @@ __all__ = [
     "Weights",
     "WhenInfeasible",
     "Workload",
+    "Zombies",
     "Zone",
 ]
 
@@ -142,3 +144,6 @@ class Configuration(Spec):
     policy: Policy = Field(default=Policy(), description="what holds for every workload")
     gateway: Gateway = Field(description="the endpoint")
     controller: Controller = Field(description="what scales the pools")
+    zombies: Zombies = Field(
+        default=Zombies(), description="what is paid for and does nothing, and what becomes of it"
+    )

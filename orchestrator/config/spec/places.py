@@ -105,6 +105,10 @@ class Cluster(Spec):
         description="openai only: with `vllm`, what vLLM understands beyond OpenAI's API is used "
         "there: token counts at every chunk, and answers that go on after a lost replica",
     )
+    dcgm_urls: list[HttpUrl] = Field(
+        default=[],
+        description="the `/metrics` of the DCGM exporters of its nodes, where GPUs are watched",
+    )
     launch: RayLaunch | None = Field(
         default=None,
         description="ray only: for clusters that `up` starts; without it they run already",
@@ -127,6 +131,7 @@ class Pool(Spec):
 
     name: Name = Field(description="how variants and bursts refer to it")
     cluster: Name = Field(description="that it belongs to")
+    owner: str | None = Field(default=None, description="who is asked about it: a team, an address")
     accelerator: str = Field(description="as Ray names it: H100, L40S, CPU")
     capacity_type: Literal["reserved", "on-demand", "spot"] = Field(
         default="reserved", description="owned or committed, rented by the hour, or preemptible"
