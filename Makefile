@@ -69,7 +69,7 @@ lint: setup ## ruff and mypy
 
 docs: setup ## write the configuration language's reference and schema, and the metrics' page, anew
 	$(BIN)/orchestrator schema --out clusters
-	$(BIN)/python -m orchestrator.gateway.metrics_page orchestrator/METRICS.md
+	$(BIN)/python -m orchestrator.manifests.metrics_page orchestrator/METRICS.md
 
 COMPILE := pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate --no-emit-find-links
 

@@ -9,20 +9,26 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from orchestrator.controller.loop import Controller
+from orchestrator.controller.metrics import CONTENT_TYPE
 from orchestrator.policy.snapshot import Hold, Snapshot
 from orchestrator.signals.report import GatewayReport
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+OPEN = frozenset({"/healthz", "/metrics"})
+"""Nobody needs a key for these: names of the configuration and numbers."""
 MAX_REPORT_BYTES = 8 * 1024 * 1024
 
 
 def application(controller: Controller) -> web.Application:
-    """Every path needs the bearer token of the environment's `ORCHESTRATOR_TOKEN`."""
+    """Every path but those in `OPEN` needs the bearer token of the environment's
+    `ORCHESTRATOR_TOKEN`."""
     token = os.environ.get("ORCHESTRATOR_TOKEN", "")
 
     @web.middleware
     async def authorized(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in OPEN:
+            return await handler(request)
         given = request.headers.get("authorization", "")
         # Headers may carry bytes that are no text.
         presented = given.encode("utf-8", "surrogateescape")
@@ -54,7 +60,16 @@ def application(controller: Controller) -> web.Application:
     async def state(_: web.Request) -> web.Response:
         return web.json_response(controller.state())
 
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def metrics(_: web.Request) -> web.Response:
+        shown = controller.metrics.exposition(time.time())
+        return web.Response(body=shown, headers={"content-type": CONTENT_TYPE})
+
     app = web.Application(middlewares=[authorized], client_max_size=MAX_REPORT_BYTES)
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/metrics", metrics)
     app.router.add_post("/v1/exchange", exchange)
     app.router.add_post("/v1/pools/{pool}/hold", hold)
     app.router.add_get("/v1/snapshot", snapshot)

@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.capacity.planner import Observation, plan
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.memory import Memory
+from orchestrator.controller.metrics import ControllerMetrics, Tick
 from orchestrator.controller.traffic import Traffic
 from orchestrator.ledger.audit_anchors import Head
 from orchestrator.policy.catalogue import Catalogue
@@ -29,6 +30,7 @@ class Controller:
         self._applied: Catalogue | None = None
         """Rules that are taken up at the next tick."""
         self._fleet = fleet
+        self.metrics = ControllerMetrics()
         self._memory_path = memory_path
         self._memory = Memory.read(memory_path)
         self._memory.follow(catalogue, now_s)
@@ -80,8 +82,10 @@ class Controller:
         """Ticks until cancelled; a tick that fails is logged and the next one tries again."""
         while True:
             try:
-                await self.tick(time.time())
+                with self.metrics.tick_duration_s.time():
+                    await self.tick(time.time())
             except Exception:
+                self.metrics.tick_failures.inc()
                 log.exception("a tick failed")
             await asyncio.sleep(self._catalogue.configuration.controller.tick_s)
 
@@ -138,6 +142,16 @@ class Controller:
             budget_left_usd=budget_left,
         )
         self._published = True
+        self.metrics.show(
+            Tick(
+                self._catalogue,
+                self.snapshot,
+                planned.targets,
+                observation.replicas,
+                memory.costs.by_pool,
+                len(self._traffic.reports()),
+            )
+        )
         self._fleet.set_targets(planned.targets, now_s)
 
     def exchange(self, report: GatewayReport, now_s: float) -> Snapshot | None:

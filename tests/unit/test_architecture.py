@@ -22,6 +22,7 @@ ALLOWED = {
     "simulate": set(),
     "replay": {"config"},
     "stack": {"pools", "policy", "config"},
+    "manifests": {"gateway", "controller", "stack", "pools", "policy", "signals", "config"},
 }
 
 OPENS_CONNECTIONS = {
