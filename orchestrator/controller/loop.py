@@ -80,6 +80,7 @@ class Controller:
 
     async def run(self) -> None:
         """Ticks until cancelled; a tick that fails is logged and the next one tries again."""
+        self.metrics.leader.set(1)
         while True:
             try:
                 with self.metrics.tick_duration_s.time():
