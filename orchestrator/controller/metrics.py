@@ -65,7 +65,7 @@ QUOTE = Metric(
 QUOTED_AT = Metric(
     "orchestrator_quote_fetched_timestamp_seconds",
     "gauge",
-    "When a pool's price was last read; only where it comes from a feed",
+    "When a pool's price was last read; only where it changes",
     ("pool",),
 )
 PHASE = Metric(
@@ -171,7 +171,11 @@ class ControllerMetrics(Collector):
         }
         priced = [p.name for p in tick.catalogue.configuration.pools if p.price.tokens is None]
         quotes = {name: snapshot.quotes[name] for name in priced if name in snapshot.quotes}
-        from_feeds = {p.name for p in tick.catalogue.configuration.pools if p.price.feed}
+        changing = {
+            p.name
+            for p in tick.catalogue.configuration.pools
+            if p.price.fixed_usd_per_gpu_hour is None
+        }
         budgets = {w.name: w.budget for w in tick.catalogue.configuration.workloads if w.budget}
         yield _family(LAST_TICK, {(): snapshot.created_at_s})
         yield _family(SNAPSHOT, {(): snapshot.version})
@@ -182,7 +186,7 @@ class ControllerMetrics(Collector):
         )
         yield _family(QUOTE, {(p,): q.usd_per_gpu_hour for p, q in quotes.items()})
         yield _family(
-            QUOTED_AT, {(p,): q.fetched_at_s for p, q in quotes.items() if p in from_feeds}
+            QUOTED_AT, {(p,): q.fetched_at_s for p, q in quotes.items() if p in changing}
         )
         yield _family(
             PHASE,
