@@ -59,6 +59,10 @@ $(VENV)/peers/.done: $(UV) $(PEERS)/peers.lock $(PEERS)/package-lock.json
 test: setup ## every test, real Ray Serve and vLLM included
 	$(BIN)/python -m pytest -q
 
+test-kube: setup ## the Kubernetes tests, in the cluster of KUBECONFIG or on an API server built here
+	@[ -n "$(KUBECONFIG)" ] || tests/kube/build.sh $(VENV)/kube || [ $$? -eq 3 ]
+	ORCHESTRATOR_TEST_KUBECONFIG="$(KUBECONFIG)" $(BIN)/python -m pytest -q -m kube tests/kube
+
 nightly: setup ## the property tests with a hundred thousand cases and more
 	ORCHESTRATOR_EXAMPLES=20000 $(BIN)/python -m pytest -q --timeout 0 tests/property
 
@@ -84,4 +88,4 @@ clean: ## stop the stack and remove what was made here
 	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
 	rm -rf $(VENV) .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run demo bench bench-gateways test nightly lint docs lock clean
+.PHONY: help setup run demo bench bench-gateways test test-kube nightly lint docs lock clean

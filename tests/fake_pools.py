@@ -1,39 +1,51 @@
-"""A Ray cluster's pools without Ray, for tests of what the controller makes of them."""
+"""Pools without a cluster, for tests of what the controller makes of them."""
 
 from typing import Any
 
+import pytest
+
+from orchestrator.controller import fleet
 from orchestrator.policy.catalogue import Candidate
-from orchestrator.pools.ray import PoolError, Replicas
+from orchestrator.pools.actuator import Observed, PoolError, Replicas, Unowned
 from orchestrator.signals.engine import EngineMetrics
 
 
 class FakeCluster:
-    """All pools of all clusters; takes the place of `RayPools`."""
+    """All pools of all Ray clusters, and their engines."""
 
-    def __init__(self) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setitem(fleet.ACTUATORS, "ray", lambda *_: self)
+        patch.setattr(fleet, "engine_metrics", self._engine_metrics)
+        patch.setattr(fleet, "warm_up", self._warm_up)
         self.answers = True
         self.replicas: dict[str, Replicas] = {}
         self.metrics: dict[str, EngineMetrics] = {}
         self.scaled: list[tuple[str, int]] = []
         self.scale_error: Exception | None = None
         self.warmed_up: list[str] = []
+        self.unowned: list[Unowned] = []
+        self.released: list[str] = []
 
-    def __call__(self, *_: Any) -> "FakeCluster":
-        return self
-
-    async def observe(self, candidates: list[Candidate]) -> dict[str, Replicas]:
+    async def observe(self, candidates: list[Candidate]) -> Observed:
         if not self.answers:
             raise PoolError("the dashboard is away")
-        return {
-            c.endpoint: self.replicas[c.endpoint] for c in candidates if c.endpoint in self.replicas
-        }
+        mine = {c.endpoint for c in candidates}
+        return Observed({e: r for e, r in self.replicas.items() if e in mine}, list(self.unowned))
 
-    async def engine_metrics(self, candidate: Candidate) -> EngineMetrics:
-        if candidate.endpoint not in self.metrics:
+    async def release(self, name: str) -> None:
+        self.released.append(name)
+        self.unowned = [u for u in self.unowned if u.name != name]
+
+    async def close(self) -> None:
+        pass
+
+    async def _engine_metrics(self, _: Any, url: str) -> EngineMetrics:
+        endpoint = url.partition("/pools/")[2]
+        if endpoint not in self.metrics:
             raise PoolError("no metrics")
-        return self.metrics[candidate.endpoint]
+        return self.metrics[endpoint]
 
-    async def warm_up(self, candidate: Candidate) -> None:
+    async def _warm_up(self, _: Any, candidate: Candidate) -> None:
         self.warmed_up.append(candidate.endpoint)
 
     async def scale(self, candidate: Candidate, replicas: int, _: Replicas | None) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.config.access import access
 from orchestrator.config.contradictions import contradictions
-from orchestrator.config.spec import Configuration, Workload, Zone
+from orchestrator.config.spec import Cluster, Configuration, Workload, Zone
 
 Place = tuple[str | int, ...]
 Finding = tuple[Place, str]
@@ -133,11 +133,12 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
     for i, cluster in enumerate(c.clusters):
         if cluster.kind == "ray" and cluster.dashboard_url is None:
             yield ("clusters", i), f"ray cluster '{cluster.name}' needs a dashboard_url"
-        if cluster.kind == "openai" and (cluster.launch or cluster.dashboard_url):
+        if cluster.kind != "ray" and (cluster.launch or cluster.dashboard_url):
             yield (
                 ("clusters", i),
-                f"openai cluster '{cluster.name}' takes no launch, no dashboard_url",
+                f"{cluster.kind} cluster '{cluster.name}' takes no launch, no dashboard_url",
             )
+        yield from _kubernetes(i, cluster)
         if cluster.kind == "openai" and cluster.url.rstrip("/").endswith("/v1"):
             yield ("clusters", i, "url"), "every path begins with /v1 already; leave it out here"
         for other in c.clusters[:i]:
@@ -161,9 +162,11 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
         if clusters[pool.cluster].kind == "openai" and pool.min_replicas < 1:
             place = ("pools", i, "min_replicas")
             yield place, "nothing scales an openai endpoint; write min_replicas: 1"
+        if clusters[pool.cluster].kind != "kuberay" and pool.pod is not None:
+            yield ("pools", i, "pod"), f"cluster '{pool.cluster}' has no pods; leave it out"
     gateway = clusters[c.gateway.cluster]
-    if gateway.kind != "ray":
-        yield ("gateway", "cluster"), "the gateway runs on Ray Serve; name a ray cluster"
+    if gateway.kind == "openai":
+        yield ("gateway", "cluster"), "the gateway runs on Ray Serve; name a ray or kuberay cluster"
     zone = next(z for z in c.zones if z.name == gateway.zone)
     highest = max(w.data_class for w in c.workloads)
     if zone.max_data_class < highest:
@@ -176,6 +179,18 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
         if urlsplit(other.url).netloc == urlsplit(c.gateway.url).netloc:
             place = ("gateway", "url")
             yield place, f"cluster '{other.name}' listens there; give the gateway a port of its own"
+
+
+def _kubernetes(i: int, cluster: Cluster) -> Iterator[Finding]:
+    if (cluster.kind == "kuberay") != (cluster.kubernetes is not None):
+        wanted = "needs" if cluster.kind == "kuberay" else "takes no"
+        yield ("clusters", i), f"{cluster.kind} cluster '{cluster.name}' {wanted} kubernetes"
+    if cluster.kubernetes and cluster.kubernetes.context and not cluster.kubernetes.kubeconfig_env:
+        place: Place = ("clusters", i, "kubernetes", "context")
+        yield place, "of which kubeconfig? give kubeconfig_env as well"
+    named = cluster.url.replace("{service}", "") if cluster.kind == "kuberay" else cluster.url
+    if "{" in named or "}" in named:
+        yield ("clusters", i, "url"), "only {service}, of a kuberay cluster, stands for something"
 
 
 def _workloads(c: Configuration) -> Iterator[Finding]:

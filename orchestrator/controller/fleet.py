@@ -2,14 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
 
+from orchestrator.config.spec import Cluster
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.pools.ray import PoolError, RayPools, Replicas
+from orchestrator.pools.actuator import Actuator, PoolError, Replicas
+from orchestrator.pools.engine import engine_metrics, warm_up
+from orchestrator.pools.kuberay import KubeRayPools
+from orchestrator.pools.openai import OpenAIPools
+from orchestrator.pools.ray import RayPools
 from orchestrator.signals.engine import EngineMetrics
 
 log = logging.getLogger("orchestrator.controller")
@@ -19,6 +24,14 @@ LOST_AFTER_S = 15
 SCALE_RETRY_S = 10
 DEPLOY_RETRY_S = 60
 """A deployment that Serve gave up is asked for again after so long."""
+
+
+ACTUATORS: dict[str, Callable[[Cluster, aiohttp.ClientSession], Actuator]] = {
+    "kuberay": KubeRayPools,
+    "openai": OpenAIPools,
+    "ray": RayPools,
+}
+"""By kind of cluster."""
 
 
 class Fleet:
@@ -48,9 +61,8 @@ class Fleet:
         self._catalogue = catalogue
         clusters = {c.cluster.name: c.cluster for c in catalogue.candidates.values()}
         self._clusters = {
-            name: RayPools(cluster, self._session)
+            name: ACTUATORS[cluster.kind](cluster, self._session)
             for name, cluster in clusters.items()
-            if cluster.kind == "ray"
         }
         for known in (self._replicas, self._seen_s, self.metrics, self.failures):
             for endpoint in known.keys() - catalogue.candidates.keys():
@@ -96,8 +108,8 @@ class Fleet:
         for endpoint, target in targets.items():
             candidate = self._catalogue.candidates[endpoint]
             existing = self._replicas.get(endpoint)
-            standing = existing.ready + existing.starting if existing else 0
-            if candidate.cluster.kind != "ray" or standing == target:
+            standing = existing.standing if existing else 0
+            if candidate.cluster.kind == "openai" or standing == target:
                 continue
             if target == 0:
                 self.warm.discard(endpoint)
@@ -122,14 +134,16 @@ class Fleet:
         return [
             candidate
             for endpoint, candidate in self._catalogue.candidates.items()
-            if endpoint in self._replicas and self._replicas[endpoint].ready
+            if candidate.cluster.kind != "openai"
+            and endpoint in self._replicas
+            and self._replicas[endpoint].ready
         ]
 
     async def _observe_cluster(self, name: str, now_s: float) -> None:
         candidates = [c for c in self._catalogue.candidates.values() if c.cluster.name == name]
         try:
             async with asyncio.timeout(5):
-                found = await self._clusters[name].observe(candidates)
+                found = (await self._clusters[name].observe(candidates)).replicas
         except (PoolError, TimeoutError) as error:
             if name not in self._unseen:
                 self._unseen.add(name)
@@ -153,20 +167,16 @@ class Fleet:
                 self.failures[endpoint] = found[endpoint].failed or ""
 
     async def _observe_engine(self, candidate: Candidate, now_s: float) -> None:
-        pools = self._clusters[candidate.cluster.name]
         try:
-            self.metrics[candidate.endpoint] = await pools.engine_metrics(candidate)
+            self.metrics[candidate.endpoint] = await engine_metrics(self._session, candidate.url)
             # An engine that answers is there, whatever has become of its cluster's dashboard.
             self._seen_s[candidate.endpoint] = now_s
         except PoolError:
             self.metrics.pop(candidate.endpoint, None)
 
     async def _warm_up(self, candidate: Candidate) -> None:
-        pools = self._clusters.get(candidate.cluster.name)
-        if pools is None:
-            return
         try:
-            await pools.warm_up(candidate)
+            await warm_up(self._session, candidate)
         except PoolError as error:
             log.info("not warm yet: %s", error)
         else:

@@ -154,7 +154,7 @@ class Upstreams:
             pool,
             urlsplit(candidate.url).path,
             f"{headers}\r\n".encode("latin-1"),
-            cluster.kind == "ray" and candidate.pool.max_replicas > 1,
+            cluster.kind != "openai" and candidate.pool.max_replicas > 1,
         )
 
 

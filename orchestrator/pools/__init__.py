@@ -1,4 +1,4 @@
-"""Pools: observe and set replicas. Nothing else talks to Ray.
+"""Pools: observe and set replicas. Nothing else talks to Ray or Kubernetes.
 
 Imports `policy`, `signals` and `config`.
 """

@@ -4,8 +4,9 @@ Serve keeps the replicas alive; this module only says how many there should be, 
 declarative API and its endpoint for external scalers.
 """
 
+import asyncio
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -13,7 +14,8 @@ import aiohttp
 
 from orchestrator.config.spec import Cluster
 from orchestrator.policy.candidate import Candidate
-from orchestrator.signals.engine import EngineMetrics, parse
+from orchestrator.pools.actuator import Observed, PoolError, Replicas, Unowned
+from orchestrator.pools.engine import served_name
 
 REQUEST_TIMEOUT_S = 60
 SHUTDOWN_GRACE_S = 600
@@ -23,30 +25,8 @@ SLACK_DIVISOR = 4
 still preferred for what it has cached."""
 
 
-class PoolError(Exception):
-    """The cluster did not do what was asked; the message says what it answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replicas:
-    """Replicas of one endpoint by what Serve says of them."""
-
-    ready: int = 0
-    starting: int = 0
-    stopping: int = 0
-    deployed: bool = True
-    """False while Serve still builds the application: nothing can be scaled yet."""
-    failed: str | None = None
-    """Serve's reason when the application cannot be deployed."""
-
-    @property
-    def gave_up(self) -> bool:
-        """Whether Serve tries no more: the application could not even be built."""
-        return not self.deployed and self.failed is not None
-
-    @property
-    def total(self) -> int:
-        return self.ready + self.starting + self.stopping
+MARK = "/pools/"
+"""What the routes of our applications begin with: a cluster's Serve belongs to one installation."""
 
 
 def application_name(candidate: Candidate) -> str:
@@ -59,6 +39,7 @@ class RayPools:
     def __init__(self, cluster: Cluster, session: aiohttp.ClientSession) -> None:
         self._cluster = cluster
         self._session = session
+        self._changing = asyncio.Lock()
         self._url = (cluster.dashboard_url or "").rstrip("/")
         token = os.environ.get(cluster.token_env or "", "")
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -68,20 +49,25 @@ class RayPools:
 
         Raises PoolError.
         """
-        status = await self._call("GET", "/api/serve/applications/")
-        kept = {
-            name: app["deployed_app_config"]
-            for name, app in status.get("applications", {}).items()
-            if app.get("deployed_app_config") and app.get("status") != "DELETING"
-        }
-        kept.update({app["name"]: app for app in applications})
-        front = urlsplit(self._cluster.url)
-        port = front.port or {"http": 80, "https": 443}[front.scheme]
-        body = {
-            "http_options": {"host": front.hostname, "port": port},
-            "applications": list(kept.values()),
-        }
-        await self._call("PUT", "/api/serve/applications/", body)
+        await self._change(lambda kept: kept.update({a["name"]: a for a in applications}))
+
+    async def _change(self, change: Callable[[dict[str, dict[str, Any]]], object]) -> None:
+        """Serve takes applications only all at once: one change at a time, on what is there."""
+        async with self._changing:
+            status = await self._call("GET", "/api/serve/applications/")
+            wanted = {
+                name: app["deployed_app_config"]
+                for name, app in status.get("applications", {}).items()
+                if app.get("deployed_app_config") and app.get("status") != "DELETING"
+            }
+            change(wanted)
+            front = urlsplit(self._cluster.url)
+            port = front.port or {"http": 80, "https": 443}[front.scheme]
+            body = {
+                "http_options": {"host": front.hostname, "port": port},
+                "applications": list(wanted.values()),
+            }
+            await self._call("PUT", "/api/serve/applications/", body)
 
     async def scale(self, candidate: Candidate, replicas: int, existing: Replicas | None) -> None:
         """Sets the target. An endpoint that starts from nothing is deployed first, since Serve
@@ -91,56 +77,38 @@ class RayPools:
                 await self.deploy([llm_application(candidate, replicas)])
             return
         name = quote(application_name(candidate), safe="")
-        deployment = quote(f"LLMServer:{_deployment_name(candidate)}", safe="")
+        deployment = quote(f"LLMServer:{deployment_name(candidate)}", safe="")
         await self._call(
             "POST",
             f"/api/v1/applications/{name}/deployments/{deployment}/scale",
             {"target_num_replicas": replicas},
         )
 
-    async def observe(self, candidates: list[Candidate]) -> dict[str, Replicas]:
-        """Replicas by endpoint; an endpoint that is not deployed is absent. Raises PoolError."""
+    async def observe(self, candidates: list[Candidate]) -> Observed:
         status = await self._call("GET", "/api/serve/applications/")
         applications = status.get("applications", {})
-        return {
-            c.endpoint: _replicas(applications[application_name(c)])
-            for c in candidates
-            if application_name(c) in applications
-        }
+        owned = {application_name(c): c.endpoint for c in candidates}
+        return Observed(
+            {owned[name]: _replicas(app) for name, app in applications.items() if name in owned},
+            [
+                self._unowned(name, app)
+                for name, app in applications.items()
+                if name not in owned
+                and _route(app).startswith(MARK)
+                and app.get("status") != "DELETING"
+            ],
+        )
 
-    async def engine_metrics(self, candidate: Candidate) -> EngineMetrics:
-        """What the endpoint's engine says of itself. Raises PoolError."""
-        try:
-            async with self._session.get(
-                f"{candidate.url}/metrics", timeout=aiohttp.ClientTimeout(total=5)
-            ) as response:
-                response.raise_for_status()
-                return parse(await response.text())
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise PoolError(f"{candidate.endpoint}: {type(error).__name__}") from None
+    async def release(self, name: str) -> None:
+        await self._change(lambda kept: kept.pop(name, None))
 
-    async def warm_up(self, candidate: Candidate) -> None:
-        """One answer: a replica serves when it has given one, not when it says so.
+    async def close(self) -> None:
+        pass
 
-        Raises PoolError.
-        """
-        body: dict[str, Any] = {"model": _served_name(candidate)}
-        if candidate.variant.task == "generate":
-            path, body = "/v1/completions", {**body, "prompt": "warm-up", "max_tokens": 1}
-        else:
-            path, body = "/pooling", {**body, "input": "warm-up"}
-        try:
-            async with self._session.post(
-                candidate.url + path,
-                json=body,
-                headers={"x-request-id": "warm-up"},
-                timeout=aiohttp.ClientTimeout(total=60),
-            ) as response:
-                if response.status != 200:
-                    raise PoolError(f"{candidate.endpoint}: warm-up got {response.status}")
-                await response.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise PoolError(f"{candidate.endpoint}: {type(error).__name__}") from None
+    def _unowned(self, name: str, application: dict[str, Any]) -> Unowned:
+        route = _route(application)
+        url = f"{self._cluster.url.rstrip('/')}{route}"
+        return Unowned(name, route.removeprefix(MARK), url, _replicas(application))
 
     async def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         try:
@@ -171,7 +139,7 @@ def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
         "log_engine_metrics": False,
         "runtime_env": {"env_vars": dict(variant.env)},
         "deployment_config": {
-            "name": _deployment_name(candidate),
+            "name": deployment_name(candidate),
             "num_replicas": replicas,
             "graceful_shutdown_timeout_s": SHUTDOWN_GRACE_S,
             "max_ongoing_requests": 10_000,
@@ -215,14 +183,9 @@ def _engine_kwargs(candidate: Candidate) -> dict[str, Any]:
     if variant.task != "generate":
         kwargs |= {"runner": "pooling", "convert": variant.task}
     if variant.lora is not None:
-        adapter = {"name": _served_name(candidate), "path": variant.lora}
+        adapter = {"name": served_name(candidate), "path": variant.lora}
         kwargs |= {"enable_lora": True, "max_loras": 1, "lora_modules": [adapter]}
     return kwargs | variant.engine_args
-
-
-def _served_name(candidate: Candidate) -> str:
-    """What gateways ask the endpoint for."""
-    return candidate.variant.served_name or candidate.model.name
 
 
 def _base_name(candidate: Candidate) -> str:
@@ -233,21 +196,43 @@ def _base_name(candidate: Candidate) -> str:
     return f"{candidate.variant.name}@base"
 
 
-def _deployment_name(candidate: Candidate) -> str:
+def deployment_name(candidate: Candidate) -> str:
     return candidate.variant.name.replace(".", "_")
+
+
+STARTING = ("STARTING", "UPDATING", "RECOVERING")
 
 
 def _replicas(application: dict[str, Any]) -> Replicas:
     for name, deployment in application.get("deployments", {}).items():
         if name.startswith("LLMServer:"):
-            states = [r["state"] for r in deployment.get("replicas", [])]
+            replicas = deployment.get("replicas", [])
+            states = [r["state"] for r in replicas]
+            pending = [
+                r["start_time_s"]
+                for r in replicas
+                if r["state"] in STARTING and r.get("start_time_s")
+            ]
             return Replicas(
                 ready=states.count("RUNNING"),
-                starting=states.count("STARTING") + states.count("PENDING_INITIALIZATION"),
+                starting=sum(state in STARTING for state in states),
                 stopping=states.count("STOPPING"),
+                # On a node that is drained: Serve has begun to replace it.
+                leaving=states.count("PENDING_MIGRATION"),
+                pending_since_s=min(pending, default=None),
                 failed=_failure(application),
             )
-    return Replicas(deployed=False, failed=_failure(application))
+    return Replicas(
+        deployed=False,
+        pending_since_s=application.get("last_deployed_time_s"),
+        failed=_failure(application),
+    )
+
+
+def _route(application: dict[str, Any]) -> str:
+    """Empty where it has none. While it deploys, only what was asked for tells it."""
+    asked = application.get("deployed_app_config") or {}
+    return str(application.get("route_prefix") or asked.get("route_prefix") or "")
 
 
 def _failure(application: dict[str, Any]) -> str | None:

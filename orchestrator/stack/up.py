@@ -16,7 +16,8 @@ from orchestrator.config import keys
 from orchestrator.config.load import Loaded, load
 from orchestrator.config.store import Check, PolicyStore
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.pools.ray import PoolError, RayPools
+from orchestrator.pools.actuator import PoolError
+from orchestrator.pools.ray import RayPools
 from orchestrator.stack import processes, ray_head, tiny_model
 from orchestrator.stack.ray_head import StackError
 from orchestrator.stack.secrets import secret, write
@@ -129,6 +130,8 @@ def gateway_application(loaded: Loaded, state: Path) -> dict[str, Any]:
 async def _deploy_gateway(loaded: Loaded, state: Path) -> None:
     clusters = Catalogue(loaded.configuration, loaded.version).clusters
     cluster = clusters[loaded.configuration.gateway.cluster]
+    if cluster.kind != "ray":
+        raise StackError(f"cluster '{cluster.name}' of the gateway is not Ray's: apply manifests/")
     async with aiohttp.ClientSession() as session:
         try:
             await RayPools(cluster, session).deploy([gateway_application(loaded, state)])

@@ -22,7 +22,9 @@ from openai import NotFoundError, OpenAI
 from orchestrator.config.load import load
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.pools.ray import PoolError, RayPools, llm_application
+from orchestrator.pools.actuator import PoolError
+from orchestrator.pools.engine import warm_up
+from orchestrator.pools.ray import RayPools, llm_application
 from orchestrator.signals.prefixes import HEADER, encode
 from orchestrator.stack import processes, ray_head, tiny_model
 from orchestrator.stack.up import environment
@@ -80,7 +82,7 @@ class Pools:
             )
             deadline_s = time.monotonic() + 480
             while True:
-                seen = await pools.observe(list(self.candidates.values()))
+                seen = (await pools.observe(list(self.candidates.values()))).replicas
                 if all(name in seen and seen[name].ready == n for name, n in REPLICAS.items()):
                     break
                 assert time.monotonic() < deadline_s, seen
@@ -89,7 +91,7 @@ class Pools:
                 for _ in range(60):
                     # Serve's front learns a little later that a replica is ready.
                     try:
-                        await pools.warm_up(candidate)
+                        await warm_up(session, candidate)
                         break
                     except PoolError as error:
                         last = error

@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from orchestrator.config.spec import Cluster, Model
 from orchestrator.policy.candidate import Candidate
-from orchestrator.pools.ray import PoolError, RayPools, Replicas, llm_application
+from orchestrator.pools.actuator import Observed, PoolError, Replicas
+from orchestrator.pools.engine import warm_up
+from orchestrator.pools.ray import RayPools, application_name, llm_application
 from tests.integration.engines import scripted, serve
 from tests.worlds import small
 
@@ -152,7 +154,7 @@ def warmed_up(variant: dict[str, Any], status: int) -> tuple[str, Any]:
             cluster = Cluster(name="away", zone="cloud", kind="ray", url=at, dashboard_url=at)
             changed = CANDIDATE.variant.model_copy(update=variant)
             candidate = replace(CANDIDATE, cluster=cluster, variant=changed)
-            await RayPools(cluster, session).warm_up(candidate)
+            await warm_up(session, candidate)
 
     asyncio.run(inside())
     return calls[-1]
@@ -179,3 +181,79 @@ def scaled_path(candidate: Candidate) -> str:
 
     asyncio.run(inside())
     return paths[-1]
+
+
+def observed(*applications: dict[str, Any]) -> Observed:
+    found: list[Observed] = []
+
+    async def dashboard(_: web.Request) -> web.Response:
+        return web.json_response({"applications": {a["name"]: a for a in applications}})
+
+    async def inside() -> None:
+        async with serve(scripted(dashboard)) as at, aiohttp.ClientSession() as session:
+            cluster = Cluster(name="away", zone="cloud", kind="ray", url=at, dashboard_url=at)
+            found.append(await RayPools(cluster, session).observe([CANDIDATE]))
+
+    asyncio.run(inside())
+    return found[0]
+
+
+def deployed(name: str, route: str | None, *states: str) -> dict[str, Any]:
+    replicas = [{"state": state, "start_time_s": 50 + n} for n, state in enumerate(states)]
+    return {
+        "name": name,
+        "route_prefix": route,
+        "status": "RUNNING",
+        "message": "",
+        "last_deployed_time_s": 40,
+        "deployed_app_config": {"name": name, "route_prefix": route},
+        "deployments": {"LLMServer:m-fp16": {"replicas": replicas}} if states else {},
+    }
+
+
+def test_replicas_are_counted_by_what_serve_says_of_them() -> None:
+    name, route = application_name(CANDIDATE), _route(CANDIDATE)
+    states = ("RUNNING", "STARTING", "STARTING", "PENDING_MIGRATION", "STOPPING", "RUNNING")
+    assert observed(deployed(name, route, *states)).replicas == {
+        CANDIDATE.endpoint: Replicas(ready=2, starting=2, leaving=1, stopping=1, pending_since_s=51)
+    }
+    built = observed(deployed(name, None)).replicas[CANDIDATE.endpoint]
+    assert built == Replicas(deployed=False, pending_since_s=40)
+
+
+def test_what_bears_our_mark_and_belongs_to_no_candidate_is_told() -> None:
+    being_deployed = deployed("old--b", None)
+    being_deployed["deployed_app_config"]["route_prefix"] = "/pools/old/b"
+    found = observed(
+        deployed("gateway", None, "RUNNING"),
+        deployed("somebody-elses", "/chat", "RUNNING"),
+        deployed(application_name(CANDIDATE), _route(CANDIDATE), "RUNNING"),
+        deployed("old--a", "/pools/old/a", "RUNNING"),
+        being_deployed,
+        deployed("old--c", "/pools/old/c", "STOPPING") | {"status": "DELETING"},
+    )
+    assert {(u.name, u.endpoint) for u in found.unowned} == {
+        ("old--a", "old/a"),
+        ("old--b", "old/b"),
+    }
+    assert found.unowned[0].url is not None
+    assert found.unowned[0].url.endswith("/pools/old/a")
+    assert found.unowned[0].replicas.ready == 1
+
+
+def test_what_is_released_goes_and_everything_else_stays() -> None:
+    puts: list[Any] = []
+
+    async def dashboard(request: web.Request) -> web.Response:
+        if request.method == "PUT":
+            puts.append(await request.json())
+        kept, old = deployed("gateway", None, "RUNNING"), deployed("old--a", "/pools/old/a")
+        return web.json_response({"applications": {a["name"]: a for a in (kept, old)}})
+
+    async def inside() -> None:
+        async with serve(scripted(dashboard)) as at, aiohttp.ClientSession() as session:
+            cluster = Cluster(name="away", zone="cloud", kind="ray", url=at, dashboard_url=at)
+            await RayPools(cluster, session).release("old--a")
+
+    asyncio.run(inside())
+    assert [[a["name"] for a in put["applications"]] for put in puts] == [["gateway"]]

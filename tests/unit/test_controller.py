@@ -8,13 +8,12 @@ import aiohttp
 import pytest
 
 from orchestrator.config.spec import Configuration
-from orchestrator.controller import fleet as fleet_module
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.loop import MAX_GAP_S, Controller
 from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
-from orchestrator.pools.ray import Replicas
+from orchestrator.pools.actuator import Replicas
 from orchestrator.signals.engine import EngineMetrics
 from orchestrator.signals.report import GatewayReport
 from tests.fake_pools import FakeCluster
@@ -30,9 +29,8 @@ Make = Callable[..., Controller]
 def run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[[Callable[[Make, FakeCluster], Awaitable[None]]], None]:
-    cluster = FakeCluster()
+    cluster = FakeCluster(monkeypatch)
     cluster.replicas = {HOME: Replicas(ready=1)}
-    monkeypatch.setattr(fleet_module, "RayPools", cluster)
 
     async def inside(test: Callable[[Make, FakeCluster], Awaitable[None]]) -> None:
         async with aiohttp.ClientSession() as session:

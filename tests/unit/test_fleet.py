@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 import pytest
 
-from orchestrator.controller import fleet as fleet_module
 from orchestrator.controller.fleet import DEPLOY_RETRY_S, LOST_AFTER_S, SCALE_RETRY_S, Fleet
-from orchestrator.pools.ray import Replicas
+from orchestrator.pools.actuator import Replicas
 from orchestrator.signals.engine import EngineMetrics
 from tests.fake_pools import FakeCluster
 from tests.worlds import small
@@ -19,8 +18,7 @@ Test = Callable[[Fleet, FakeCluster], Awaitable[None]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Test], None]:
-    cluster = FakeCluster()
-    monkeypatch.setattr(fleet_module, "RayPools", cluster)
+    cluster = FakeCluster(monkeypatch)
 
     async def inside(test: Test) -> None:
         async with aiohttp.ClientSession() as session:

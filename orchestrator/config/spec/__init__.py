@@ -15,6 +15,8 @@ from orchestrator.config.spec.classifier import ClassifierSpec
 from orchestrator.config.spec.models import Model, Performance, Variant
 from orchestrator.config.spec.places import (
     Cluster,
+    Kubernetes,
+    Pod,
     Pool,
     Price,
     PriceFeed,
@@ -58,10 +60,12 @@ __all__ = [
     "Hedge",
     "JwtIssuer",
     "Key",
+    "Kubernetes",
     "Limits",
     "Model",
     "Name",
     "Performance",
+    "Pod",
     "Policy",
     "Pool",
     "Price",

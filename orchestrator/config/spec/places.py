@@ -7,9 +7,11 @@ from pydantic import Field
 from orchestrator.config.spec.base import (
     Certification,
     DataClassLabel,
+    DnsLabel,
     HttpUrl,
     Jurisdiction,
     Name,
+    Quantity,
     Seconds,
     Spec,
     Usd,
@@ -49,19 +51,46 @@ class RayLaunch(Spec):
     )
 
 
+class Kubernetes(Spec):
+    """How a cluster's objects are reached, and what its pods run."""
+
+    namespace: DnsLabel = Field(description="where its objects live")
+    image: str = Field(
+        min_length=1,
+        description="of all pods: Ray, vLLM and this package, in the versions of the lock",
+    )
+    kubeconfig_env: str | None = Field(
+        default=None,
+        description="environment variable with the path of a kubeconfig; without it the "
+        "controller runs in the cluster and uses its service account",
+    )
+    context: str | None = Field(
+        default=None, description="of the kubeconfig, instead of its current one"
+    )
+    weights_claim: DnsLabel | None = Field(
+        default=None, description="PersistentVolumeClaim with weights, mounted at /models to read"
+    )
+    secrets: list[DnsLabel] = Field(
+        default=[], description="Secrets whose entries are environment variables of the replicas"
+    )
+
+
 class Cluster(Spec):
-    """One Ray cluster or one endpoint, inside one zone."""
+    """One Ray cluster, one namespace of Ray clusters or one endpoint, inside one zone."""
 
     name: Name = Field(description="how pools refer to it")
     zone: Name = Field(description="where it stands")
-    kind: Literal["ray", "openai"] = Field(
-        description="`ray`: we scale its Serve applications; `openai`: an endpoint that somebody "
-        "else runs, never scaled"
+    kind: Literal["ray", "kuberay", "openai"] = Field(
+        description="`ray`: we scale its Serve applications; `kuberay`: we scale RayServices in a "
+        "namespace; `openai`: an endpoint that somebody else runs, never scaled"
     )
     url: HttpUrl = Field(
-        description="ray: the Serve front; openai: the API's base URL, without /v1"
+        description="ray: the Serve front; kuberay: the same of a RayService, whose name stands "
+        "for `{service}`, as in `http://{service}-serve-svc.llm.svc:8000`, or an ingress that goes "
+        "by the path `/pools/POOL/VARIANT`; openai: the API's base URL, without /v1"
     )
     dashboard_url: HttpUrl | None = Field(default=None, description="ray only: Ray's dashboard")
+    kubernetes: Kubernetes | None = Field(default=None, description="kuberay only")
     token_env: str | None = Field(
         default=None,
         description="environment variable with the bearer token (Ray's, or the endpoint's API key)",
@@ -99,6 +128,17 @@ class Price(Spec):
     tokens: TokenPrice | None = Field(default=None, description="openai only")
 
 
+class Pod(Spec):
+    """What the pod of one replica asks for beside its accelerators, and where it may run."""
+
+    cpu: Quantity = Field(default="4", description="requested processors")
+    memory: Quantity = Field(default="32Gi", description="requested, and its limit")
+    node_labels: dict[str, str] = Field(
+        default={},
+        description="of the nodes that it may run on; taints of the same keys are tolerated",
+    )
+
+
 class Pool(Spec):
     """Interchangeable accelerators in one cluster."""
 
@@ -118,6 +158,7 @@ class Pool(Spec):
     max_replicas: int = Field(ge=1, description="of each variant that it runs")
     provision_s: Seconds = Field(description="usual time from a scale-up to a replica that serves")
     price: Price = Field(description="what it costs")
+    pod: Pod | None = Field(default=None, description="kuberay only: other than the defaults")
 
 
 class PriceFeed(Spec):
