@@ -75,6 +75,9 @@ docs: setup ## write the configuration language's reference and schema, and the 
 	$(BIN)/orchestrator schema --out clusters
 	$(BIN)/python -m orchestrator.manifests.metrics_page orchestrator/METRICS.md
 
+manifests: setup ## write manifests/ anew, from clusters/
+	$(BIN)/orchestrator manifests ship manifests
+
 COMPILE := pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
 lock: $(UV) ## renew the hashed locks from pyproject.toml
@@ -88,4 +91,4 @@ clean: ## stop the stack and remove what was made here
 	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
 	rm -rf $(VENV) .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run demo bench bench-gateways test test-kube nightly lint docs lock clean
+.PHONY: help setup run demo bench bench-gateways test test-kube nightly lint docs manifests lock clean

@@ -82,12 +82,15 @@ def status(config: Config = Path("clusters/local"), as_json: Json = False) -> No
 @app.command(hidden=True)
 def controller(
     fresh: Annotated[bool, typer.Option(help="Its clusters were started from nothing.")] = False,
+    listen: Annotated[
+        str | None, typer.Option(help="Address to listen at. Default: controller.url's.")
+    ] = None,
 ) -> None:
     """Run the controller of the policy in force, in the foreground."""
     from orchestrator.controller.main import run
 
     try:
-        run(state_directory(), fresh)
+        run(state_directory(), fresh, listen)
     except ConfigurationError as error:
         raise configuration_error(error, False) from None
 

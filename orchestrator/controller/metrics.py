@@ -185,9 +185,7 @@ class ControllerMetrics(Collector):
             {(p,): float(p in quotes and quotes[p].valid_to_s >= self._now_s) for p in priced},
         )
         yield _family(QUOTE, {(p,): q.usd_per_gpu_hour for p, q in quotes.items()})
-        yield _family(
-            QUOTED_AT, {(p,): q.fetched_at_s for p, q in quotes.items() if p in changing}
-        )
+        yield _family(QUOTED_AT, {(p,): q.fetched_at_s for p, q in quotes.items() if p in changing})
         yield _family(
             PHASE,
             {

@@ -30,6 +30,7 @@ OPENS_CONNECTIONS = {
     "gateway/server.py": "listens for clients",
     "gateway/jwks.py": "public keys of token issuers, from where the configuration says",
     "gateway/tracing.py": "spans to the operator's collector, never content",
+    "gateway/leave.py": "asks the gateways of its own pod whether a request is open",
     "gateway/exchange.py": "reports and snapshots, never content",
     "pools/kubernetes_api.py": "the API server of a Kubernetes cluster",
     "pools/kuberay.py": "takes the session that every actuator gets",
