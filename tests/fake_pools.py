@@ -1,5 +1,6 @@
 """Pools without a cluster, for tests of what the controller makes of them."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ class FakeCluster:
         patch.setattr(fleet, "engine_metrics", self._engine_metrics)
         patch.setattr(fleet, "warm_up", self._warm_up)
         self.answers = True
+        self.hanging: set[str] = set()
+        """Clusters and endpoints of which no call ever returns."""
         self.replicas: dict[str, Replicas] = {}
         self.metrics: dict[str, EngineMetrics] = {}
         self.scaled: list[tuple[str, int]] = []
@@ -27,6 +30,7 @@ class FakeCluster:
         self.released: list[str] = []
 
     async def observe(self, candidates: list[Candidate]) -> Observed:
+        await self._hang({c.cluster.name for c in candidates})
         if not self.answers:
             raise PoolError("the dashboard is away")
         mine = {c.endpoint for c in candidates}
@@ -50,5 +54,10 @@ class FakeCluster:
 
     async def scale(self, candidate: Candidate, replicas: int, _: Replicas | None) -> None:
         self.scaled.append((candidate.endpoint, replicas))
+        await self._hang({candidate.endpoint})
         if self.scale_error is not None:
             raise self.scale_error
+
+    async def _hang(self, names: set[str]) -> None:
+        if names & self.hanging:
+            await asyncio.Event().wait()

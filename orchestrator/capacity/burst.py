@@ -1,7 +1,7 @@
 """The burst state machine of one workload: `home → bursting → draining → home`."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -33,6 +33,10 @@ class BurstSignals:
     burst_pool_released: bool
     """The burst holds nothing any more: no request is open on the pool and the replicas that it
     added are gone, or another burst keeps them."""
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    """Burst pools that can give nothing more, each with the sentence that says why."""
+    serving: frozenset[str] = frozenset()
+    """Burst pools that have a replica which takes requests."""
 
 
 def step(workload: Workload, state: BurstState, signals: BurstSignals, now_s: float) -> BurstState:
@@ -97,7 +101,9 @@ def choose_pool(
     for pool in spec.pools:
         quote = signals.quotes.get(pool)
         dear = next(_above_ceiling(pool, ceiling, signals), None)
-        if quote is None and signals.usd_per_million_tokens.get(pool) is None:
+        if pool in signals.unavailable:
+            refusals.append(signals.unavailable[pool])
+        elif quote is None and signals.usd_per_million_tokens.get(pool) is None:
             refusals.append(f"pool '{pool}' has no price quote")
         elif quote is not None and quote.valid_to_s < now_s:
             refusals.append(f"the quote of pool '{pool}' is {now_s - quote.fetched_at_s:.0f} s old")
@@ -158,6 +164,19 @@ def _while_bursting(
             return _drain(state, f"the price rose: {dear}", now_s)
     if signals.budget_left_usd is not None and signals.budget_left_usd <= 0:
         return _drain(state, "today's budget is spent", now_s)
+    if (
+        state.pool is not None
+        and state.pool in signals.unavailable
+        and state.pool not in signals.serving
+    ):
+        other, _ = choose_pool(spec, ceiling, signals, now_s)
+        if other is not None:
+            return BurstState(
+                phase=BurstPhase.BURSTING,
+                pool=other,
+                since_s=now_s,
+                reason=signals.unavailable[state.pool],
+            )
 
     # With home replicas lost there is no capacity to come back to.
     calm = (

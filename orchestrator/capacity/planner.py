@@ -1,10 +1,12 @@
 """From observations to burst states and replica targets."""
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
 from orchestrator.capacity.burst import BurstSignals, step
+from orchestrator.capacity.provision import NOTHING_ORDERED, Progress, Provision, follow_up
 from orchestrator.config.spec import Burst
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
@@ -30,6 +32,26 @@ class Observation:
     budget_left_usd: Mapping[str, float]
     oldest_snapshot: int
     """The oldest snapshot version on which any live gateway still decides."""
+    standing: Mapping[str, int] = field(default_factory=dict)
+    """Replicas that are there to stay, serving or not, by endpoint."""
+    progress: Mapping[str, Progress] = field(default_factory=dict)
+    """Of endpoints whose cluster has something to say of it."""
+    unheard: frozenset[str] = frozenset()
+    """Endpoints with replicas whose engine does not say what it runs."""
+    held: frozenset[str] = frozenset()
+    """Pools that take no request, by somebody's word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What earlier ticks have decided."""
+
+    bursts: Mapping[str, BurstState] = field(default_factory=dict)
+    targets: Mapping[str, int] = field(default_factory=dict)
+    draining_published: Mapping[str, int] = field(default_factory=dict)
+    """By workload, the snapshot version that first told gateways to send no more: a pool counts as
+    idle only when every gateway has it."""
+    provisions: Mapping[str, Provision] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +59,32 @@ class Plan:
     bursts: dict[str, BurstState]
     targets: dict[str, int]
     """Replicas by endpoint."""
+    reasons: dict[str, str]
+    """Why each target is what it is."""
+    provisions: dict[str, Provision]
+    """Of endpoints with something to remember."""
 
 
-def plan(
-    catalogue: Catalogue,
-    observation: Observation,
-    bursts: Mapping[str, BurstState],
-    targets: Mapping[str, int],
-    draining_published: Mapping[str, int],
-    now_s: float,
-) -> Plan:
-    """The next burst states and replica targets.
-
-    `draining_published` holds, by workload, the snapshot version that first told gateways to send
-    no more: a pool counts as idle only when every gateway has it.
-    """
+def plan(catalogue: Catalogue, observation: Observation, decided: Decided, now_s: float) -> Plan:
+    """The next burst states and replica targets."""
+    provisions = _provisions(catalogue, observation, decided, now_s)
     after: dict[str, BurstState] = {}
     for workload in catalogue.configuration.workloads:
         if workload.burst is None:
             continue
-        before = bursts.get(workload.name, BurstState())
-        signals = burst_signals(catalogue, observation, workload.name, workload.burst, bursts)
+        before = decided.bursts.get(workload.name, BurstState())
+        signals = burst_signals(
+            catalogue,
+            observation,
+            workload.name,
+            workload.burst,
+            decided.bursts,
+            _unavailable(catalogue, observation, workload.name, provisions, now_s),
+        )
         state = step(workload, before, signals, now_s)
         limit_s = catalogue.configuration.controller.drain_timeout_s
         after[workload.name] = _with_its_delay(state, limit_s, now_s)
-    for name, before in bursts.items():
+    for name, before in decided.bursts.items():
         # The rules have no such burst any more: what it has drains all the same.
         if (
             name not in after
@@ -71,7 +94,7 @@ def plan(
             after[name] = before
 
     wanted = {
-        endpoint: candidate.pool.min_replicas
+        endpoint: Wanted(candidate.pool.min_replicas, "the pool's minimum")
         for endpoint, candidate in catalogue.candidates.items()
     }
     for name, state in after.items():
@@ -81,17 +104,89 @@ def plan(
                 continue
             needed = _replicas_needed(catalogue, observation, name, candidate)
             # Growth only: what a burst has is given back by its drain, under no live stream.
-            held = min(targets.get(candidate.endpoint, 0), candidate.pool.max_replicas)
-            wanted[candidate.endpoint] = max(wanted[candidate.endpoint], needed, held)
+            held = decided.targets.get(candidate.endpoint, 0)
+            wanted[candidate.endpoint].at_least(max(needed, held), f"{name} bursts: {state.reason}")
         elif state.phase is BurstPhase.DRAINING and state.pool is not None:
-            published = draining_published.get(name)
+            published = decided.draining_published.get(name)
             told = published is not None and observation.oldest_snapshot >= published
             for candidate in catalogue.by_pool[state.pool]:
-                if not told or busy(observation, candidate.endpoint):
-                    wanted[candidate.endpoint] = max(
-                        wanted[candidate.endpoint], targets.get(candidate.endpoint, 0)
-                    )
-    return Plan(after, wanted)
+                if not told:
+                    held = decided.targets.get(candidate.endpoint, 0)
+                    wanted[candidate.endpoint].at_least(held, f"{name} drains: {state.reason}")
+    for endpoint, candidate in catalogue.candidates.items():
+        want = wanted[endpoint]
+        if endpoint in provisions and provisions[endpoint].given_up(now_s):
+            want.at_most(
+                max(_ready(observation, endpoint), candidate.pool.min_replicas),
+                f"given up: {provisions[endpoint].reason}",
+            )
+        if busy(observation, endpoint):
+            standing = observation.standing.get(endpoint, 0)
+            want.at_least(
+                max(decided.targets.get(endpoint, 0), standing), "requests are open there"
+            )
+        want.at_most(candidate.pool.max_replicas, "the pool has no more")
+    return Plan(
+        after,
+        {endpoint: want.replicas for endpoint, want in wanted.items()},
+        {endpoint: want.reason for endpoint, want in wanted.items()},
+        {e: p for e, p in provisions.items() if p != NOTHING_ORDERED},
+    )
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A target as it is made, with the reason that decided it."""
+
+    replicas: int
+    reason: str
+
+    def at_least(self, replicas: int, reason: str) -> None:
+        if replicas > self.replicas:
+            self.replicas, self.reason = replicas, reason
+
+    def at_most(self, replicas: int, reason: str) -> None:
+        if replicas < self.replicas:
+            self.replicas, self.reason = replicas, f"{reason}; {self.reason}"
+
+
+def _provisions(
+    catalogue: Catalogue, observation: Observation, decided: Decided, now_s: float
+) -> dict[str, Provision]:
+    patience = catalogue.configuration.controller.provision_patience
+    return {
+        endpoint: follow_up(
+            decided.provisions.get(endpoint, NOTHING_ORDERED),
+            decided.targets.get(endpoint, 0),
+            _ready(observation, endpoint),
+            observation.progress.get(endpoint, Progress()),
+            candidate.pool.provision_s * patience,
+            now_s,
+        )
+        for endpoint, candidate in catalogue.candidates.items()
+    }
+
+
+def _unavailable(
+    catalogue: Catalogue,
+    observation: Observation,
+    workload: str,
+    provisions: Mapping[str, Provision],
+    now_s: float,
+) -> dict[str, str]:
+    """Burst pools of a workload that can give it nothing more, and why."""
+    found = {}
+    for pool in catalogue.burst_pools(workload):
+        candidate = burst_candidate(catalogue, workload, pool)
+        if candidate is None:
+            found[pool] = f"pool '{pool}' runs nothing that the workload may use"
+        elif pool in observation.held:
+            found[pool] = f"pool '{pool}' is held by somebody's word"
+        elif provisions[candidate.endpoint].given_up(now_s):
+            provision = provisions[candidate.endpoint]
+            until = time.strftime("%H:%M:%S", time.gmtime(provision.retry_at_s))
+            found[pool] = f"pool '{pool}' is given up until {until} UTC: {provision.reason}"
+    return found
 
 
 def _with_its_delay(state: BurstState, limit_s: float, now_s: float) -> BurstState:
@@ -103,9 +198,11 @@ def _with_its_delay(state: BurstState, limit_s: float, now_s: float) -> BurstSta
 
 
 def busy(observation: Observation, endpoint: str) -> bool:
-    """Whether a request is open there, by any gateway's or the engine's own count."""
+    """Whether a request is open there, by any gateway's or the engine's own count. An engine that
+    says nothing may run something."""
     state = observation.endpoints.get(endpoint, NOTHING)
-    return sum(state.inflight.values()) + state.running + state.waiting > 0
+    known = sum(state.inflight.values()) + state.running + state.waiting
+    return known > 0 or endpoint in observation.unheard
 
 
 def burst_candidate(catalogue: Catalogue, workload: str, pool: str) -> Candidate | None:
@@ -127,6 +224,7 @@ def burst_signals(
     workload: str,
     burst: Burst,
     bursts: Mapping[str, BurstState],
+    unavailable: Mapping[str, str],
 ) -> BurstSignals:
     pool = bursts.get(workload, BurstState()).pool
     home = catalogue.home(workload)
@@ -138,7 +236,7 @@ def burst_signals(
         waiting=sum(s.waiting + s.queued for s in states),
         demand=sum(_open(observation, c.endpoint) for c in home)
         + sum(_open(observation, e) for e in away),
-        home_replicas=sum(s.ready_replicas for s in states),
+        home_replicas=sum(_serving(observation, c) for c in home),
         home_slots=_slots(home, observation),
         quotes={p: observation.quotes[p] for p in burst.pools if p in observation.quotes},
         usd_per_million_tokens={
@@ -150,6 +248,10 @@ def burst_signals(
         burst_pool_released=pool is None
         or _kept_by_another(bursts, workload, pool)
         or _released(catalogue, observation, pool),
+        unavailable=unavailable,
+        serving=frozenset(
+            p for p in burst.pools if any(_serving(observation, c) for c in catalogue.by_pool[p])
+        ),
     )
 
 
@@ -175,21 +277,27 @@ def _open(observation: Observation, endpoint: str) -> int:
     return max(sum(state.inflight.values()), state.running + state.waiting) + state.queued
 
 
+def _ready(observation: Observation, endpoint: str) -> int:
+    return observation.endpoints.get(endpoint, NOTHING).ready_replicas
+
+
+def _serving(observation: Observation, candidate: Candidate) -> int:
+    """Replicas that take requests."""
+    held = candidate.pool.name in observation.held
+    return 0 if held else _ready(observation, candidate.endpoint)
+
+
 def _slots(candidates: list[Candidate], observation: Observation) -> int:
-    return sum(
-        observation.endpoints.get(c.endpoint, NOTHING).ready_replicas * c.variant.max_num_seqs
-        for c in candidates
-    )
+    return sum(_serving(observation, c) * c.variant.max_num_seqs for c in candidates)
 
 
 def _replicas_needed(
     catalogue: Catalogue, observation: Observation, workload: str, candidate: Candidate
 ) -> int:
-    """Replicas that hold what home cannot: at least one, at most what the pool may have."""
+    """Replicas that hold what home cannot: at least one."""
     home = catalogue.home(workload)
     demand = sum(_open(observation, c.endpoint) for c in home) + _open(
         observation, candidate.endpoint
     )
     overflow = demand - _slots(home, observation)
-    needed = ceil(overflow / candidate.variant.max_num_seqs)
-    return max(1, min(needed, candidate.pool.max_replicas))
+    return max(1, ceil(overflow / candidate.variant.max_num_seqs))

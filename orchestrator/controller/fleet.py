@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import aiohttp
 
+from orchestrator.capacity.provision import Progress
 from orchestrator.config.spec import Cluster
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.pools.actuator import Actuator, PoolError, Replicas
+from orchestrator.pools.actuator import Actuator, Fence, PoolError, Replicas
 from orchestrator.pools.engine import engine_metrics, warm_up
 from orchestrator.pools.kuberay import KubeRayPools
 from orchestrator.pools.openai import OpenAIPools
@@ -19,14 +20,16 @@ from orchestrator.signals.engine import EngineMetrics
 
 log = logging.getLogger("orchestrator.controller")
 
+PATIENCE_S = 1.0
+"""How long a tick waits for what it asks. What takes longer goes on beside the ticks, and is not
+waited for again until it has come in time."""
+LATE_PATIENCE_S = 0.02
+OBSERVE_TIMEOUT_S = 5
 LOST_AFTER_S = 15
 """An endpoint of which nothing was heard for so long is not ready any more."""
 SCALE_RETRY_S = 10
-DEPLOY_RETRY_S = 60
-"""A deployment that Serve gave up is asked for again after so long."""
 
-
-ACTUATORS: dict[str, Callable[[Cluster, aiohttp.ClientSession], Actuator]] = {
+ACTUATORS: dict[str, Callable[[Cluster, aiohttp.ClientSession, Fence], Actuator]] = {
     "kuberay": KubeRayPools,
     "openai": OpenAIPools,
     "ray": RayPools,
@@ -37,10 +40,17 @@ ACTUATORS: dict[str, Callable[[Cluster, aiohttp.ClientSession], Actuator]] = {
 class Fleet:
     """All pools of all clusters. Slow calls run beside the ticks, one per endpoint at a time."""
 
-    def __init__(self, catalogue: Catalogue, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, catalogue: Catalogue, session: aiohttp.ClientSession, fence: Fence = lambda: None
+    ) -> None:
         self._session = session
+        self._fence = fence
+        self._clusters: dict[str, Actuator] = {}
+        self._specs: dict[str, Cluster] = {}
         self._replicas: dict[str, Replicas] = {}
         self._seen_s: dict[str, float] = {}
+        self._heard_s: dict[str, float] = {}
+        """When an engine last said what it runs, or when its replicas were first seen."""
         self._unseen: set[str] = set()
         """Clusters that did not answer the last time."""
         self._observed: set[str] = set()
@@ -49,6 +59,8 @@ class Fleet:
         self.warm: set[str] = set()
         """Endpoints whose replicas have answered a request."""
         self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._late: set[str] = set()
+        """Jobs that a tick has waited for in vain."""
         self._retry_at_s: dict[str, float] = {}
         self.metrics: dict[str, EngineMetrics] = {}
         self.failures: dict[str, str] = {}
@@ -59,26 +71,40 @@ class Fleet:
         """The pools of this catalogue from now on. Of endpoints that it has no more, what is known
         is forgotten; their replicas stay until somebody takes them away."""
         self._catalogue = catalogue
-        clusters = {c.cluster.name: c.cluster for c in catalogue.candidates.values()}
-        self._clusters = {
-            name: ACTUATORS[cluster.kind](cluster, self._session)
-            for name, cluster in clusters.items()
-        }
-        for known in (self._replicas, self._seen_s, self.metrics, self.failures):
+        self._candidates: dict[str, list[Candidate]] = {}
+        for candidate in catalogue.candidates.values():
+            self._candidates.setdefault(candidate.cluster.name, []).append(candidate)
+        specs = {name: own[0].cluster for name, own in self._candidates.items()}
+        for name in [n for n, spec in self._specs.items() if specs.get(n) != spec]:
+            self._start(f"close {name}", self._clusters.pop(name).close())
+            self._observed.discard(name)
+        for name in specs.keys() - self._clusters.keys():
+            actuator = ACTUATORS[specs[name].kind]
+            self._clusters[name] = actuator(specs[name], self._session, self._fence)
+        self._specs = specs
+        by_endpoint: tuple[dict[str, Any], ...] = (
+            *(self._replicas, self._seen_s, self._heard_s, self._retry_at_s),
+            *(self.metrics, self.failures),
+        )
+        for known in by_endpoint:
             for endpoint in known.keys() - catalogue.candidates.keys():
                 del known[endpoint]
         self.warm &= catalogue.candidates.keys()
+        self._jobs = {name: job for name, job in self._jobs.items() if not job.done()}
 
     async def observe(self, now_s: float) -> None:
         """Refreshes everything. A source that does not answer leaves what was known, ageing."""
         if self._first_observed_s is None:
             self._first_observed_s = now_s
-        await asyncio.gather(*(self._observe_cluster(name, now_s) for name in self._clusters))
+        await self._look({f"look {n}": self._observe_cluster(n, now_s) for n in self._clusters})
         serving = self._serving()
         # Engines that are gone run nothing, whatever they said last.
-        for endpoint in self.metrics.keys() - {c.endpoint for c in serving}:
-            del self.metrics[endpoint]
-        await asyncio.gather(*(self._observe_engine(c, now_s) for c in serving))
+        for endpoint in self._heard_s.keys() - {c.endpoint for c in serving}:
+            del self._heard_s[endpoint]
+            self.metrics.pop(endpoint, None)
+        for candidate in serving:
+            self._heard_s.setdefault(candidate.endpoint, now_s)
+        await self._look({f"ask {c.endpoint}": self._observe_engine(c, now_s) for c in serving})
         for candidate in serving:
             if candidate.endpoint not in self.warm:
                 self._start(f"warm {candidate.endpoint}", self._warm_up(candidate))
@@ -90,12 +116,12 @@ class Fleet:
 
     def ready(self, endpoint: str, now_s: float) -> int:
         """Replicas that have answered a request and were heard of lately."""
-        candidate = self._catalogue.candidates[endpoint]
-        if candidate.cluster.kind == "openai":
-            return candidate.pool.min_replicas
-        if endpoint not in self.warm or now_s - self._seen_s.get(endpoint, 0) > LOST_AFTER_S:
+        replicas = self.replicas(endpoint)
+        if self._is_ours(endpoint) and (
+            endpoint not in self.warm or now_s - self._seen_s.get(endpoint, 0) > LOST_AFTER_S
+        ):
             return 0
-        return self._replicas[endpoint].ready if endpoint in self._replicas else 0
+        return replicas.ready
 
     def replicas(self, endpoint: str) -> Replicas:
         candidate = self._catalogue.candidates[endpoint]
@@ -103,51 +129,95 @@ class Fleet:
             return Replicas(ready=candidate.pool.min_replicas)
         return self._replicas.get(endpoint, Replicas())
 
-    def set_targets(self, targets: dict[str, int], now_s: float) -> None:
-        """Starts what is needed to reach the targets; idempotent."""
+    def progress(self, endpoint: str) -> Progress | None:
+        """None where there is nothing to say of its scale-ups."""
+        existing = self._replicas.get(endpoint)
+        failed = (existing.failed if existing else None) or self.failures.get(endpoint)
+        pending_since_s = existing.pending_since_s if existing else None
+        if failed is None and pending_since_s is None:
+            return None
+        return Progress(pending_since_s, failed, existing is not None and existing.gave_up)
+
+    def unheard(self, now_s: float, limit_s: float) -> frozenset[str]:
+        """Endpoints with replicas whose engine does not say what it runs; not for longer than the
+        limit, after which it is taken for dead."""
+        return frozenset(
+            endpoint
+            for endpoint, heard_s in self._heard_s.items()
+            if endpoint not in self.metrics and now_s - heard_s <= limit_s
+        )
+
+    def set_targets(
+        self, targets: Mapping[str, int], given_up: frozenset[str], now_s: float
+    ) -> list[str]:
+        """Starts what is needed to reach the targets, but asks for nothing more of endpoints that
+        are given up; idempotent. Returns the endpoints that it is started for."""
+        started = []
         for endpoint, target in targets.items():
             candidate = self._catalogue.candidates[endpoint]
             existing = self._replicas.get(endpoint)
             standing = existing.standing if existing else 0
-            if candidate.cluster.kind == "openai" or standing == target:
+            if not self._is_ours(endpoint) or standing == target:
                 continue
             if target == 0:
                 self.warm.discard(endpoint)
-            if existing is not None and existing.stopping and standing > target:
+            if target > standing and endpoint in given_up:
                 continue
-            gave_up = existing is not None and existing.gave_up
-            if existing is not None and not existing.deployed and not gave_up:
-                continue
+            if existing is not None:
+                if existing.stopping and standing > target:
+                    continue
+                if not existing.deployed and not existing.gave_up:
+                    continue
             if self._retry_at_s.get(endpoint, 0) > now_s:
                 continue
-            # One change of a cluster at a time: deploying reads and writes its whole configuration.
-            if self._start(f"scale {candidate.cluster.name}", self._scale(candidate, target)):
-                pause_s = DEPLOY_RETRY_S if gave_up else SCALE_RETRY_S
-                self._retry_at_s[endpoint] = now_s + pause_s
+            if self._start(f"scale {endpoint}", self._scale(candidate, target)):
+                self._retry_at_s[endpoint] = now_s + SCALE_RETRY_S
+                started.append(endpoint)
+        return started
 
     async def stop(self) -> None:
+        """Ends every job at its next await."""
         for job in self._jobs.values():
             job.cancel()
         await asyncio.gather(*self._jobs.values(), return_exceptions=True)
+        await asyncio.gather(*(pools.close() for pools in self._clusters.values()))
+
+    def _is_ours(self, endpoint: str) -> bool:
+        return self._catalogue.candidates[endpoint].cluster.kind != "openai"
 
     def _serving(self) -> list[Candidate]:
         return [
             candidate
             for endpoint, candidate in self._catalogue.candidates.items()
-            if candidate.cluster.kind != "openai"
+            if self._is_ours(endpoint)
             and endpoint in self._replicas
-            and self._replicas[endpoint].ready
+            and self._replicas[endpoint].ready + self._replicas[endpoint].leaving
         ]
 
+    async def _look(self, looks: dict[str, Coroutine[Any, Any, None]]) -> None:
+        """Makes them all at once, beside one another."""
+        for name, work in looks.items():
+            self._start(name, work)
+        jobs = {name: self._jobs[name] for name in looks}
+        expected = [job for name, job in jobs.items() if name not in self._late]
+        if expected:
+            await asyncio.wait(expected, timeout=PATIENCE_S)
+        if len(expected) < len(jobs):
+            await asyncio.wait(jobs.values(), timeout=LATE_PATIENCE_S)
+        self._late -= jobs.keys()
+        self._late |= {name for name, job in jobs.items() if not job.done()}
+
     async def _observe_cluster(self, name: str, now_s: float) -> None:
-        candidates = [c for c in self._catalogue.candidates.values() if c.cluster.name == name]
+        candidates, pools = self._candidates[name], self._clusters[name]
         try:
-            async with asyncio.timeout(5):
-                found = (await self._clusters[name].observe(candidates)).replicas
+            async with asyncio.timeout(OBSERVE_TIMEOUT_S):
+                found = (await pools.observe(candidates)).replicas
         except (PoolError, TimeoutError) as error:
             if name not in self._unseen:
                 self._unseen.add(name)
                 log.warning("cluster %s cannot be observed: %s", name, str(error) or "timeout")
+            return
+        if self._clusters.get(name) is not pools:
             return
         if name in self._unseen:
             self._unseen.discard(name)
@@ -155,6 +225,8 @@ class Fleet:
         self._observed.add(name)
         for candidate in candidates:
             endpoint = candidate.endpoint
+            if endpoint not in self._catalogue.candidates:
+                continue
             if endpoint not in found:
                 self._replicas.pop(endpoint, None)
                 self.warm.discard(endpoint)
@@ -165,14 +237,20 @@ class Fleet:
                 self.warm.discard(endpoint)
             if found[endpoint].failed:
                 self.failures[endpoint] = found[endpoint].failed or ""
+            elif found[endpoint].ready:
+                self.failures.pop(endpoint, None)
 
     async def _observe_engine(self, candidate: Candidate, now_s: float) -> None:
+        endpoint = candidate.endpoint
         try:
-            self.metrics[candidate.endpoint] = await engine_metrics(self._session, candidate.url)
-            # An engine that answers is there, whatever has become of its cluster's dashboard.
-            self._seen_s[candidate.endpoint] = now_s
+            found = await engine_metrics(self._session, candidate.url)
         except PoolError:
-            self.metrics.pop(candidate.endpoint, None)
+            self.metrics.pop(endpoint, None)
+        else:
+            if endpoint in self._heard_s:
+                self.metrics[endpoint] = found
+                # An engine that answers is there, whatever has become of its cluster's dashboard.
+                self._seen_s[endpoint] = self._heard_s[endpoint] = now_s
 
     async def _warm_up(self, candidate: Candidate) -> None:
         try:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.capacity.planner import Observation, plan
+from orchestrator.capacity.planner import Decided, Observation, plan
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.memory import Memory
 from orchestrator.controller.metrics import ControllerMetrics, Tick
@@ -100,22 +100,25 @@ class Controller:
         quotes = self._quotes(now_s)
         endpoints = {e: self._endpoint(e, now_s) for e in self._catalogue.candidates}
         budget_left = self._budget_left(now_s)
+        memory, candidates = self._memory, self._catalogue.candidates
+        replicas = {e: self._fleet.replicas(e) for e in candidates}
+        progress = {e: self._fleet.progress(e) for e in candidates}
+        limit_s = self._catalogue.configuration.controller.drain_timeout_s
         observation = Observation(
             endpoints=endpoints,
-            replicas={e: self._fleet.replicas(e).total for e in self._catalogue.candidates},
+            replicas={e: found.total for e, found in replicas.items()},
             quotes=quotes,
             budget_left_usd=budget_left,
             oldest_snapshot=self._traffic.oldest_snapshot(now_s),
+            standing={e: found.standing for e, found in replicas.items()},
+            progress={e: found for e, found in progress.items() if found is not None},
+            unheard=self._fleet.unheard(now_s, limit_s),
+            held=frozenset(memory.holds),
         )
-        memory = self._memory
-        planned = plan(
-            self._catalogue,
-            observation,
-            memory.bursts,
-            memory.targets,
-            memory.draining_published,
-            now_s,
+        decided = Decided(
+            memory.bursts, memory.targets, memory.draining_published, memory.provisions
         )
+        planned = plan(self._catalogue, observation, decided, now_s)
         version = self.snapshot.version + 1
         for workload, state in planned.bursts.items():
             before = memory.bursts.get(workload)
@@ -128,6 +131,7 @@ class Controller:
             else:
                 memory.draining_published.pop(workload, None)
         memory.bursts, memory.targets = planned.bursts, planned.targets
+        memory.provisions = planned.provisions
         memory.warm, memory.version = sorted(self._fleet.warm), version
         self._charge(quotes, now_s)
         # Before anybody can act on it: a controller that comes after must know what this one said.
@@ -153,7 +157,8 @@ class Controller:
                 len(self._traffic.reports()),
             )
         )
-        self._fleet.set_targets(planned.targets, now_s)
+        given_up = frozenset(e for e, p in planned.provisions.items() if p.given_up(now_s))
+        self._fleet.set_targets(planned.targets, given_up, now_s)
 
     def exchange(self, report: GatewayReport, now_s: float) -> Snapshot | None:
         """None, and the report is not taken, while this controller does not know the fleet yet:

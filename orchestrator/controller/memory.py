@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from orchestrator.capacity.provision import Provision
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
@@ -17,6 +18,8 @@ class Memory(BaseModel):
     holds: dict[str, Hold] = {}
     """By pool."""
     draining_published: dict[str, int] = {}
+    provisions: dict[str, Provision] = {}
+    """How far endpoints are with what was ordered of them."""
     warm: list[str] = []
     """Endpoints whose replicas have answered a request."""
     version: int = 0
@@ -51,6 +54,7 @@ class Memory(BaseModel):
             or (state.pool is None and _burst_pools(catalogue, workload))
         }
         self.targets = {e: n for e, n in self.targets.items() if e in catalogue.candidates}
+        self.provisions = {e: p for e, p in self.provisions.items() if e in catalogue.candidates}
         self.holds = {p: h for p, h in self.holds.items() if p in catalogue.pools}
         self.warm = [e for e in self.warm if e in catalogue.candidates]
         self.draining_published = {

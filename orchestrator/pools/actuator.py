@@ -1,5 +1,6 @@
 """What a cluster is asked for, whatever its kind: what exists, how much of it there should be."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -8,6 +9,11 @@ from orchestrator.policy.candidate import Candidate
 
 class PoolError(Exception):
     """The cluster did not do what was asked; the message says what it answered."""
+
+
+Fence = Callable[[], None]
+"""Raises PoolError unless this process still leads. To be called right before each request that
+changes something: who was paused may have lost its lead at any await."""
 
 
 @dataclass(frozen=True, slots=True)

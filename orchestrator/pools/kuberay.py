@@ -20,8 +20,8 @@ import aiohttp
 
 from orchestrator.config.spec import Cluster
 from orchestrator.policy.candidate import Candidate
-from orchestrator.pools.actuator import Observed, PoolError, Replicas, Unowned
-from orchestrator.pools.kubernetes_api import ApiError, KubernetesApi
+from orchestrator.pools.actuator import Fence, Observed, PoolError, Replicas, Unowned
+from orchestrator.pools.kubernetes_api import ApiError, KubernetesApi, Unheard
 from orchestrator.pools.mirror import Mirror
 from orchestrator.pools.pod_states import (
     Node,
@@ -31,7 +31,7 @@ from orchestrator.pools.pod_states import (
     node,
     pod,
     ray_cluster,
-    replicas,
+    replicas_of,
     service,
 )
 from orchestrator.pools.ray_service import (
@@ -59,7 +59,12 @@ T = TypeVar("T")
 class KubeRayPools:
     """The pools of one namespace."""
 
-    def __init__(self, cluster: Cluster, _: aiohttp.ClientSession | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        _: aiohttp.ClientSession | None = None,
+        fence: Fence = lambda: None,
+    ) -> None:
         assert cluster.kubernetes is not None, "checked with the configuration"
         self._namespace = cluster.kubernetes.namespace
         self._api = api = KubernetesApi(cluster.kubernetes)
@@ -79,7 +84,8 @@ class KubeRayPools:
             self._nodes,
         )
         self._threads = ThreadPoolExecutor(THREADS, "kubernetes")
-        self._started = False
+        self._started = self._closed = False
+        self._fence = fence
 
     async def observe(self, candidates: list[Candidate]) -> Observed:
         await self._look()
@@ -91,23 +97,23 @@ class KubeRayPools:
             self._nodes.objects(),
         )
 
-    async def scale(self, candidate: Candidate, count: int, existing: Replicas | None) -> None:
+    async def scale(self, candidate: Candidate, replicas: int, existing: Replicas | None) -> None:
         """Sets the target. An endpoint of none is no RayService at all: Serve takes no deployment
         of zero replicas. What the operator has given up is taken away, to be made anew by the
         next call. Raises PoolError."""
         await self._look()
         found = {s.name: s for s in self._services.objects()}.get(candidate.service_name)
-        if count == 0 or (found and existing and existing.gave_up and not found.deleted):
+        if replicas == 0 or (found and existing and existing.gave_up and not found.deleted):
             if found is not None and not found.deleted:
                 await self._delete("rayservices", found.name, found.uid)
             return
         if found is not None and found.deleted:
             raise PoolError(f"{candidate.endpoint}: its RayService is still being taken away")
         # Serve counts what is leaving until it is gone.
-        body = ray_service(candidate, count + (existing.leaving if existing else 0))
+        body = ray_service(candidate, replicas + (existing.leaving if existing else 0))
         path = self._path("rayservices", candidate.service_name)
         try:
-            await self._patiently(lambda: self._api.apply(path, body, MANAGER))
+            await self._change(lambda: self._api.apply(path, body, MANAGER))
         except ApiError as error:
             if not _is_of_another_manager(error):
                 raise
@@ -132,6 +138,7 @@ class KubeRayPools:
                 await self._delete(kind, name, cluster.uid)
 
     async def close(self) -> None:
+        self._closed = True
         for mirror in self._mirrors:
             mirror.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -151,7 +158,14 @@ class KubeRayPools:
             raise PoolError(oldest.trouble or f"{self._namespace}: nothing is heard of it")
 
     async def _delete(self, kind: str, name: str, uid: str) -> None:
-        await self._patiently(lambda: self._api.delete(self._path(kind, name), uid))
+        await self._change(lambda: self._api.delete(self._path(kind, name), uid))
+
+    async def _change(self, ask: Callable[[], object]) -> None:
+        def while_we_lead() -> None:
+            self._fence()
+            ask()
+
+        await self._patiently(while_we_lead)
 
     async def _patiently(self, ask: Callable[[], T]) -> T:
         """Asks in a thread, again where that may help: everything asked is idempotent."""
@@ -159,16 +173,20 @@ class KubeRayPools:
         for last in [False] * (TRIES - 1) + [True]:
             try:
                 return await self._in_thread(ask)
-            except PoolError as error:
-                refused = isinstance(error, ApiError)
-                if last or (refused and not _may_pass(error)):
+            except Unheard:
+                if last:
                     raise
-                asked_s = error.retry_after_s if isinstance(error, ApiError) else 0
-                await asyncio.sleep(min(max(pause_s, asked_s), LONGEST_PAUSE_S))
-                pause_s *= 2
+                await asyncio.sleep(pause_s)
+            except ApiError as error:
+                if last or not _may_pass(error):
+                    raise
+                await asyncio.sleep(min(max(pause_s, error.retry_after_s), LONGEST_PAUSE_S))
+            pause_s *= 2
         raise AssertionError("the last try returns or raises")
 
     async def _in_thread(self, ask: Callable[[], T]) -> T:
+        if self._closed:
+            raise PoolError(f"{self._namespace}: its rules are in force no more")
         return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
 
     def _path(self, kind: str, name: str = "") -> str:
@@ -195,7 +213,7 @@ def observed(
         of = named.get(candidate.service_name)
         owned.add(candidate.service_name)
         if of is not None or of_endpoint[candidate.endpoint]:
-            known[candidate.endpoint] = replicas(of, of_endpoint[candidate.endpoint], notices)
+            known[candidate.endpoint] = replicas_of(of, of_endpoint[candidate.endpoint], notices)
     owners = {s.uid for s in services}
     return Observed(
         known,
@@ -204,7 +222,7 @@ def observed(
                 f"rayservices/{s.name}",
                 s.endpoint or None,
                 s.url,
-                replicas(s, of_endpoint[s.endpoint], notices),
+                replicas_of(s, of_endpoint[s.endpoint], notices),
             )
             for s in services
             if s.name not in owned and not s.deleted
@@ -217,9 +235,7 @@ def observed(
     )
 
 
-def _may_pass(error: PoolError) -> bool:
-    if not isinstance(error, ApiError):
-        return True
+def _may_pass(error: ApiError) -> bool:
     conflict = error.status == 409 and not _is_of_another_manager(error)
     return conflict or error.status == 429 or error.status >= 500
 

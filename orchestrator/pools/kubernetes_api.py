@@ -5,7 +5,6 @@ and 50 MB to import, so only who has such a cluster imports them.
 """
 
 import json
-import logging
 import os
 import threading
 import time
@@ -26,8 +25,9 @@ WATCH_S = 5
 """The server ends a watch after so long; going on proves that it is there."""
 APPLY = "application/apply-patch+yaml"
 
-# Connections that fail are our callers' to report.
-logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+class Unheard(PoolError):
+    """No whole answer came; what was asked may have been done."""
 
 
 class ApiError(PoolError):
@@ -111,7 +111,7 @@ class KubernetesApi:
             for chunk in _chunks(response, asked):
                 parts.append(chunk)
                 if time.monotonic() > deadline_s:
-                    raise PoolError(f"{asked}: no whole answer in {ANSWER_S} s")
+                    raise Unheard(f"{asked}: no whole answer in {ANSWER_S} s")
             return _parsed(b"".join(parts), asked)
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ class KubernetesApi:
                 verb, url, headers, body, _request_timeout=(CONNECT_S, read_s)
             )
         except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
-            raise PoolError(f"{method} {path}: {type(error).__name__}") from None
+            raise Unheard(f"{method} {path}: {type(error).__name__}") from None
         return _Open(answer.response, f"{method} {path}")
 
     def _connected(self) -> Any:
@@ -183,14 +183,14 @@ def _chunks(response: urllib3.HTTPResponse, asked: str) -> Iterator[bytes]:
     try:
         yield from response.stream(65536)
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise PoolError(f"{asked}: {type(error).__name__}") from None
+        raise Unheard(f"{asked}: {type(error).__name__}") from None
 
 
 def _parsed(text: bytes, asked: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError):
-        raise PoolError(f"{asked}: not an object of JSON") from None
+        raise Unheard(f"{asked}: not an object of JSON") from None
 
 
 def _client(access: Kubernetes) -> Any:

@@ -4,13 +4,13 @@ import aiohttp
 
 from orchestrator.config.spec import Cluster
 from orchestrator.policy.candidate import Candidate
-from orchestrator.pools.actuator import Observed, PoolError, Replicas
+from orchestrator.pools.actuator import Fence, Observed, PoolError, Replicas
 
 
 class OpenAIPools:
     """The pools of one such endpoint: they have what the rules say that is held of them."""
 
-    def __init__(self, cluster: Cluster, _session: aiohttp.ClientSession) -> None:
+    def __init__(self, cluster: Cluster, session: aiohttp.ClientSession, fence: Fence) -> None:
         self._cluster = cluster
 
     async def observe(self, candidates: list[Candidate]) -> Observed:

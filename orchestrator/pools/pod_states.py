@@ -146,7 +146,7 @@ def ray_cluster(item: dict[str, Any]) -> RayCluster:
     )
 
 
-def replicas(of: Service | None, pods: list[Pod], notices: Mapping[str, str]) -> Replicas:
+def replicas_of(of: Service | None, pods: list[Pod], notices: Mapping[str, str]) -> Replicas:
     """Of one endpoint. `notices`: of nodes that will be lost. A worker pod is a replica: it is
     ready when Serve's proxy in it is, which is when a replica runs there.
 

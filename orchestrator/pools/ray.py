@@ -14,7 +14,7 @@ import aiohttp
 
 from orchestrator.config.spec import Cluster
 from orchestrator.policy.candidate import Candidate
-from orchestrator.pools.actuator import Observed, PoolError, Replicas, Unowned
+from orchestrator.pools.actuator import Fence, Observed, PoolError, Replicas, Unowned
 from orchestrator.pools.engine import served_name
 
 REQUEST_TIMEOUT_S = 60
@@ -36,9 +36,12 @@ def application_name(candidate: Candidate) -> str:
 class RayPools:
     """The pools of one Ray cluster."""
 
-    def __init__(self, cluster: Cluster, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, cluster: Cluster, session: aiohttp.ClientSession, fence: Fence = lambda: None
+    ) -> None:
         self._cluster = cluster
         self._session = session
+        self._fence = fence
         self._changing = asyncio.Lock()
         self._url = (cluster.dashboard_url or "").rstrip("/")
         token = os.environ.get(cluster.token_env or "", "")
@@ -111,6 +114,8 @@ class RayPools:
         return Unowned(name, route.removeprefix(MARK), url, _replicas(application))
 
     async def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        if method != "GET":
+            self._fence()
         try:
             async with self._session.request(
                 method,

@@ -14,6 +14,7 @@ import yaml
 from orchestrator.policy.candidate import Candidate
 from orchestrator.pools.ray import SHUTDOWN_GRACE_S, deployment_name, llm_application
 
+RAY_VERSION = version("ray")
 GROUP, VERSION = "ray.io", "v1"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "orchestrator"
@@ -76,7 +77,7 @@ def ray_service(candidate: Candidate, replicas: int) -> dict[str, Any]:
             "excludeHeadPodFromServeSvc": True,
             "rayClusterDeletionDelaySeconds": CLUSTER_DELETION_DELAY_S,
             "rayClusterConfig": {
-                "rayVersion": version("ray"),
+                "rayVersion": RAY_VERSION,
                 "enableInTreeAutoscaling": True,
                 "autoscalerOptions": {
                     "version": "v2",
@@ -116,9 +117,11 @@ def serve_config(candidate: Candidate, replicas: int) -> str:
 def wanted(service: dict[str, Any]) -> int:
     """How many replicas a RayService of ours asks for; 0 where nobody can tell."""
     try:
-        config = yaml.safe_load(service["spec"]["serveConfigV2"])
+        text = service["spec"]["serveConfigV2"]
+        # Ours is JSON, which is read a hundred times as fast; an edited one may be YAML.
+        config = json.loads(text) if text.startswith("{") else yaml.safe_load(text)
         return int(config["applications"][0]["deployments"][0]["num_replicas"])
-    except (KeyError, IndexError, TypeError, ValueError, yaml.YAMLError):
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, yaml.YAMLError):
         return 0
 
 

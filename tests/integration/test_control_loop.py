@@ -163,6 +163,8 @@ async def world(tmp_path: Path, usd: float, port: int) -> AsyncIterator[World]:
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", port).start()
             ticking = asyncio.create_task(controller.run())
+            while controller.published() is None:
+                await asyncio.sleep(0.01)
 
             async def stop() -> None:
                 ticking.cancel()

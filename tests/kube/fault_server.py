@@ -40,6 +40,9 @@ class FaultServer:
         self.requests: list[tuple[str, str]] = []
         self.streams: set[socket.socket] = set()
         self.freed = threading.Event()
+        """Ends what hangs."""
+        self.spoiled = threading.Event()
+        """A fault has begun, and what it passes on has been carried out."""
         outer = self
 
         class Handler(_Handler):
@@ -123,6 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
 
     def _spoil(self, fault: Fault) -> None:
+        self.faults.spoiled.set()
         if fault.hang_s:
             self.faults.freed.wait(fault.hang_s)
         self.close_connection = True

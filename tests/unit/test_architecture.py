@@ -35,7 +35,7 @@ OPENS_CONNECTIONS = {
     "pools/kubernetes_api.py": "the API server of a Kubernetes cluster",
     "pools/kuberay.py": "takes the session that every actuator gets",
     "pools/ray.py": "Serve's API",
-    "pools/openai.py": "takes the session that all actuators get",
+    "pools/openai.py": "takes the session that all actuators get, and leaves it",
     "pools/engine.py": "engine metrics, warm-up",
     "controller/fleet.py": "hands its session to the pools",
     "controller/main.py": "makes that session, listens for gateways",

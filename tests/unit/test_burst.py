@@ -6,7 +6,7 @@ from datetime import datetime, time
 import pytest
 
 from orchestrator.capacity.burst import BurstSignals, in_hours, step
-from orchestrator.capacity.planner import Observation, plan
+from orchestrator.capacity.planner import Decided, Observation, plan
 from orchestrator.config.spec import PriceCeiling, Schedule, Workload
 from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState
 from tests.worlds import quote, small
@@ -191,7 +191,8 @@ def targets(inflight: int, oldest_snapshot: int) -> int:
         oldest_snapshot=oldest_snapshot,
     )
     draining = {"assistant": BurstState(phase=BurstPhase.DRAINING, pool="cloud-gpu", since_s=90)}
-    return plan(WORLD, observation, draining, {CLOUD: 1}, {"assistant": 50}, 100).targets[CLOUD]
+    decided = Decided(draining, {CLOUD: 1}, {"assistant": 50})
+    return plan(WORLD, observation, decided, 100).targets[CLOUD]
 
 
 def test_a_drain_keeps_the_replica_under_a_live_stream() -> None:
@@ -204,3 +205,34 @@ def test_a_drain_waits_until_every_gateway_knows() -> None:
 
 def test_a_drained_pool_goes_to_zero() -> None:
     assert targets(inflight=0, oldest_snapshot=50) == 0
+
+
+TWO_POOLS = with_burst(pools=["cloud-gpu", "other-gpu"])
+TWO_QUOTES = {"cloud-gpu": quote(2.0, 100), "other-gpu": quote(2.5, 100)}
+GONE = {"cloud-gpu": "pool 'cloud-gpu' is given up"}
+
+
+def test_a_burst_goes_to_the_next_best_pool_when_its_own_gives_nothing() -> None:
+    state = BurstState(phase=BurstPhase.BURSTING, pool="cloud-gpu", since_s=100)
+    signals = replace(SLOW, quotes=TWO_QUOTES, unavailable=GONE)
+    gone = step(TWO_POOLS, state, signals, 200)
+    assert (gone.phase, gone.pool, gone.since_s) == (BurstPhase.BURSTING, "other-gpu", 200)
+    assert gone.reason == GONE["cloud-gpu"]
+    still_serving = replace(signals, serving=frozenset({"cloud-gpu"}))
+    assert step(TWO_POOLS, state, still_serving, 200).pool == "cloud-gpu"
+
+
+def test_a_burst_that_can_go_nowhere_stays_and_tries_again() -> None:
+    state = BurstState(phase=BurstPhase.BURSTING, pool="cloud-gpu", since_s=100)
+    dear = {**TWO_QUOTES, "other-gpu": quote(9.0, 100)}
+    signals = replace(SLOW, quotes=dear, unavailable=GONE)
+    assert step(TWO_POOLS, state, signals, 200).pool == "cloud-gpu"
+
+
+def test_a_pool_that_is_given_up_starts_no_burst_and_another_one_does() -> None:
+    state = BurstState(condition_since_s=1)
+    alone = step(WORKLOAD, state, replace(SLOW, unavailable=GONE), 100)
+    assert alone.phase is BurstPhase.HOME
+    assert GONE["cloud-gpu"] in alone.reason
+    signals = replace(SLOW, quotes=TWO_QUOTES, unavailable=GONE)
+    assert step(TWO_POOLS, state, signals, 100).pool == "other-gpu"

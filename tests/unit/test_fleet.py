@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 import pytest
 
-from orchestrator.controller.fleet import DEPLOY_RETRY_S, LOST_AFTER_S, SCALE_RETRY_S, Fleet
+from orchestrator.capacity.provision import Progress
+from orchestrator.controller import fleet as fleet_module
+from orchestrator.controller.fleet import LOST_AFTER_S, SCALE_RETRY_S, Fleet
 from orchestrator.pools.actuator import Replicas
 from orchestrator.signals.engine import EngineMetrics
 from tests.fake_pools import FakeCluster
@@ -83,28 +85,111 @@ def test_a_scaling_that_breaks_in_any_way_is_told_and_tried_again(
         cluster.scale_error = KeyError("deployments")
         await fleet.observe(100)
         for now_s in (100, 101, 100 + SCALE_RETRY_S):
-            fleet.set_targets({CLOUD: 1}, now_s)
+            fleet.set_targets({CLOUD: 1}, frozenset(), now_s)
             await settle()
         assert cluster.scaled == [(CLOUD, 1)] * 2
 
     run(test)
-    assert [r.message for r in caplog.records if r.exc_info] == ["'scale away' failed"] * 2
+    assert [r.message for r in caplog.records if r.exc_info] == [
+        "'scale cloud-gpu/m-fp16' failed"
+    ] * 2
 
 
-def test_a_deployment_that_serve_gave_up_is_asked_for_again_after_a_pause(
+def test_what_serve_still_builds_is_left_alone_and_what_it_gave_up_is_asked_for_again(
     run: Callable[[Test], None],
 ) -> None:
     async def test(fleet: Fleet, cluster: FakeCluster) -> None:
         cluster.replicas = {CLOUD: Replicas(deployed=False)}
         await fleet.observe(100)
-        fleet.set_targets({CLOUD: 1}, 100)
+        fleet.set_targets({CLOUD: 1}, frozenset(), 100)
         await settle()
-        assert not cluster.scaled, "Serve is still at it"
+        assert not cluster.scaled
         cluster.replicas = {CLOUD: Replicas(deployed=False, failed="no such model")}
         await fleet.observe(101)
-        for now_s in (101, 100 + DEPLOY_RETRY_S, 101 + DEPLOY_RETRY_S):
-            fleet.set_targets({CLOUD: 1}, now_s)
+        assert fleet.progress(CLOUD) == Progress(failed="no such model", gave_up=True)
+        fleet.set_targets({CLOUD: 1}, frozenset({CLOUD}), 101)
+        await settle()
+        assert not cluster.scaled
+        fleet.set_targets({CLOUD: 1}, frozenset(), 102)
+        await settle()
+        assert cluster.scaled == [(CLOUD, 1)]
+
+    run(test)
+
+
+def test_of_what_is_given_up_nothing_more_is_asked_for_but_it_can_be_taken_back(
+    run: Callable[[Test], None],
+) -> None:
+    async def test(fleet: Fleet, cluster: FakeCluster) -> None:
+        cluster.replicas = {CLOUD: Replicas(starting=1)}
+        await fleet.observe(100)
+        for target in (2, 0):
+            fleet.set_targets({CLOUD: target}, frozenset({CLOUD}), 100)
             await settle()
-        assert cluster.scaled == [(CLOUD, 1)] * 2
+        assert cluster.scaled == [(CLOUD, 0)]
+
+    run(test)
+
+
+def test_one_endpoint_that_hangs_holds_up_no_other(run: Callable[[Test], None]) -> None:
+    async def test(fleet: Fleet, cluster: FakeCluster) -> None:
+        cluster.hanging = {HOME}
+        await fleet.observe(100)
+        fleet.set_targets({HOME: 1, CLOUD: 1}, frozenset(), 100)
+        await settle()
+        assert cluster.scaled == [(HOME, 1), (CLOUD, 1)]
+        fleet.set_targets({HOME: 1, CLOUD: 1}, frozenset(), 101 + SCALE_RETRY_S)
+        await settle()
+        assert cluster.scaled == [(HOME, 1), (CLOUD, 1), (CLOUD, 1)]
+
+    run(test)
+
+
+def test_a_cluster_that_hangs_holds_up_one_tick_and_is_not_waited_for_again(
+    run: Callable[[Test], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(fleet: Fleet, cluster: FakeCluster) -> None:
+        cluster.hanging = {"home"}
+        cluster.replicas = {CLOUD: Replicas(ready=1)}
+        monkeypatch.setattr(fleet_module, "PATIENCE_S", 0.01)
+        await fleet.observe(100)
+        assert fleet.replicas(CLOUD).ready == 1
+        monkeypatch.setattr(fleet_module, "PATIENCE_S", 3600)
+        for now_s in (101, 102):
+            await fleet.observe(now_s)
+        assert fleet.ready(CLOUD, 102) == 1
+
+    run(test)
+
+
+def test_replicas_that_are_leaving_are_asked_what_they_run_and_count_as_lost(
+    run: Callable[[Test], None],
+) -> None:
+    async def test(fleet: Fleet, cluster: FakeCluster) -> None:
+        cluster.replicas = {HOME: Replicas(leaving=1)}
+        cluster.metrics = {HOME: EngineMetrics(running=3, waiting=0)}
+        await fleet.observe(100)
+        fleet.set_targets({HOME: 1}, frozenset(), 100)
+        await settle()
+        assert fleet.metrics[HOME].running == 3
+        assert fleet.ready(HOME, 100) == 0
+        assert cluster.scaled == [(HOME, 1)], "a replacement is ordered"
+
+    run(test)
+
+
+def test_an_engine_that_says_nothing_is_unheard_until_it_counts_as_dead(
+    run: Callable[[Test], None],
+) -> None:
+    async def test(fleet: Fleet, cluster: FakeCluster) -> None:
+        cluster.replicas = {CLOUD: Replicas(ready=1)}
+        cluster.metrics = {CLOUD: EngineMetrics(running=0, waiting=0)}
+        await fleet.observe(100)
+        assert not fleet.unheard(100, 600)
+        cluster.metrics = {}
+        await fleet.observe(101)
+        assert fleet.unheard(101, 600) == {CLOUD}
+        assert fleet.unheard(700, 600) == {CLOUD}
+        assert not fleet.unheard(701, 600)
 
     run(test)

@@ -13,7 +13,7 @@ from ray.serve.schema import ServeApplicationSchema
 from orchestrator.policy.candidate import Candidate
 from orchestrator.pools.actuator import Replicas
 from orchestrator.pools.kuberay import observed
-from orchestrator.pools.pod_states import node, pod, ray_cluster, replicas, service
+from orchestrator.pools.pod_states import node, pod, ray_cluster, replicas_of, service
 from orchestrator.pools.ray_service import ENDPOINT, label, labels, ray_service, wanted
 from tests.configurations import company, problems
 from tests.kube.worlds import CLUSTER, candidates
@@ -114,7 +114,7 @@ def ready(value: str = "True") -> list[dict[str, str]]:
 def made_of(
     of: dict[str, Any] | None, pods: list[dict[str, Any]], notices: dict[str, str] | None = None
 ) -> Replicas:
-    return replicas(service(of) if of else None, [pod(p) for p in pods], notices or {})
+    return replicas_of(service(of) if of else None, [pod(p) for p in pods], notices or {})
 
 
 ONE_HOUR_S = 3600

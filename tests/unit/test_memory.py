@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.capacity.planner import Observation, plan
+from orchestrator.capacity.planner import Decided, Observation, plan
 from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState
@@ -24,9 +24,8 @@ def planned(memory: Memory, catalogue: Catalogue, open_in_cloud: int = 0) -> dic
         budget_left_usd={},
         oldest_snapshot=7,
     )
-    return plan(
-        catalogue, observation, memory.bursts, memory.targets, memory.draining_published, 100
-    ).targets
+    decided = Decided(memory.bursts, memory.targets, memory.draining_published)
+    return plan(catalogue, observation, decided, 100).targets
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.capacity.planner import Observation, Plan, plan
+from orchestrator.capacity.planner import Decided, Observation, Plan, plan
+from orchestrator.capacity.provision import Provision
 from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState
 from tests.worlds import quote, small
 
@@ -28,7 +29,7 @@ def next_plan(
     published: Mapping[str, int] | None = None,
 ) -> Plan:
     targets = {HOME: 1, CLOUD: held}
-    return plan(WORLD, observation, {"assistant": state}, targets, published or {}, 200)
+    return plan(WORLD, observation, Decided({"assistant": state}, targets, published or {}), 200)
 
 
 def bursting(since_s: float = 199) -> BurstState:
@@ -85,7 +86,8 @@ def test_a_drain_that_lasts_says_so_once_and_is_not_forced() -> None:
         (limit_s + 1, "calm; the drain lasts longer than 600 s"),
         (limit_s + 2, "calm; the drain lasts longer than 600 s"),
     ):
-        after = plan(WORLD, held, {"assistant": state}, {CLOUD: 1}, {"assistant": 1}, 100 + since_s)
+        decided = Decided({"assistant": state}, {CLOUD: 1}, {"assistant": 1})
+        after = plan(WORLD, held, decided, 100 + since_s)
         state = after.bursts["assistant"]
         assert (state.phase, state.reason) == (BurstPhase.DRAINING, reason)
         assert after.targets[CLOUD] == 1
@@ -139,7 +141,54 @@ def test_two_workloads_share_a_burst_pool_and_each_leaves_on_its_own() -> None:
         replicas={HOME: 1, CLOUD: 2},
     )
     states = {"assistant": DRAINING, "search": bursting()}
-    after = plan(shared, busy, states, {HOME: 1, CLOUD: 2}, {"assistant": 5}, 200)
+    after = plan(shared, busy, Decided(states, {HOME: 1, CLOUD: 2}, {"assistant": 5}), 200)
     assert after.bursts["assistant"].phase is BurstPhase.HOME
     assert after.bursts["search"].phase is BurstPhase.BURSTING
     assert after.targets[CLOUD] == 2
+
+
+def test_a_scale_up_that_does_not_come_is_given_up_and_asked_for_again_later() -> None:
+    decided = Decided({"assistant": bursting(0)}, {HOME: 1, CLOUD: 2})
+    busy_home = {HOME: EndpointState(ready_replicas=1, inflight={"g": 30})}
+    observed = replace(CALM, endpoints=busy_home, quotes={"cloud-gpu": quote(2.0, 0, 1e6)})
+    limit_s, asked = 3 * 60, {}
+    for now_s in range(0, 2 * limit_s + 200, 10):
+        planned = plan(WORLD, observed, decided, now_s)
+        asked[now_s] = planned.targets[CLOUD]
+        decided = Decided(planned.bursts, planned.targets, {}, planned.provisions)
+    assert asked[limit_s] == 2
+    assert (asked[limit_s + 10], asked[limit_s + 60]) == (0, 0)
+    assert asked[limit_s + 70] == 2
+    assert planned.provisions[CLOUD].failures == 2
+    assert planned.targets[HOME] == 1
+    assert HOME not in planned.provisions
+
+
+def test_what_came_of_a_scale_up_that_is_given_up_is_kept() -> None:
+    given_up = {CLOUD: Provision(failures=1, retry_at_s=900, reason="no GPU")}
+    endpoints = {
+        HOME: EndpointState(ready_replicas=1, inflight={"g": 30}),
+        CLOUD: EndpointState(ready_replicas=1),
+    }
+    decided = Decided({"assistant": bursting()}, {HOME: 1, CLOUD: 2}, {}, given_up)
+    planned = plan(WORLD, replace(CALM, endpoints=endpoints), decided, 200)
+    assert planned.targets[CLOUD] == 1
+    assert "no GPU" in planned.reasons[CLOUD]
+
+
+def test_an_engine_that_does_not_say_what_it_runs_is_not_taken_for_idle() -> None:
+    standing = replace(CALM, replicas={HOME: 1, CLOUD: 2}, unheard=frozenset({CLOUD}))
+    assert next_plan(standing, DRAINING, 2, {"assistant": 10}).targets[CLOUD] == 2
+
+
+def test_streams_that_nobody_remembers_ordering_capacity_for_keep_it() -> None:
+    state = EndpointState(ready_replicas=2, running=1)
+    observed = replace(CALM, endpoints={CLOUD: state}, standing={CLOUD: 2})
+    assert next_plan(observed, BurstState()).targets[CLOUD] == 2
+
+
+def test_home_that_is_held_is_no_capacity_to_come_back_to() -> None:
+    held = replace(CALM, held=frozenset({"home-gpu"}))
+    patient = bursting(since_s=0).model_copy(update={"condition_since_s": 1})
+    assert next_plan(CALM, patient).bursts["assistant"].phase is BurstPhase.DRAINING
+    assert next_plan(held, patient).bursts["assistant"].phase is BurstPhase.BURSTING

@@ -103,3 +103,9 @@ class Controller(Spec):
     drain_timeout_s: Seconds = Field(
         default=600, description="a drain that lasts longer is reported, never forced"
     )
+    provision_patience: Annotated[float, Field(ge=1)] = Field(
+        default=3,
+        description="a scale-up that brings no replica for so many times the pool's `provision_s` "
+        "is given up, bursts go to the next best pool, and it is tried again after a pause that "
+        "doubles each time",
+    )

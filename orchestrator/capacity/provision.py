@@ -1,0 +1,79 @@
+"""Scale-ups that do not come: when one is given up, and when it is tried again."""
+
+from dataclasses import dataclass
+
+from orchestrator.policy.snapshot import Frozen
+
+SETTLE_S = 10
+"""What a cluster said of an order before this one is not held against it for so long."""
+MIN_LIMIT_S = 30
+"""No scale-up is given up earlier, however fast its pool should be."""
+FIRST_PAUSE_S = 60
+LONGEST_PAUSE_S = 3600
+"""Pauses double from the first to the longest, and are forgotten after another longest one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the cluster says of an endpoint's replicas that do not serve yet."""
+
+    pending_since_s: float | None = None
+    """Of the oldest, where the cluster tells."""
+    failed: str | None = None
+    """Its reason, or that of a scaling that was refused."""
+    gave_up: bool = False
+    """Whether it tries no more."""
+
+
+class Provision(Frozen):
+    """How far an endpoint is with what was ordered last. Times are seconds since the epoch."""
+
+    lacking_since_s: float | None = None
+    """Since when replicas have been missing and none has come."""
+    ready: int = 0
+    """How many there were then."""
+    failures: int = 0
+    """Scale-ups given up since the last one that came."""
+    retry_at_s: float = 0
+    reason: str = ""
+    """Why the last one was given up."""
+
+    def given_up(self, now_s: float) -> bool:
+        return now_s < self.retry_at_s
+
+
+NOTHING_ORDERED = Provision()
+
+
+def follow_up(
+    before: Provision,
+    ordered: int,
+    ready: int,
+    progress: Progress,
+    limit_s: float,
+    now_s: float,
+) -> Provision:
+    """The state after this tick. `ordered`: the target that has been in force since the last one;
+    `limit_s`: how long a scale-up may go without a replica more."""
+    if ready >= ordered:
+        forgotten = now_s - before.retry_at_s > LONGEST_PAUSE_S
+        if ordered or forgotten:
+            return NOTHING_ORDERED
+        return before.model_copy(update={"lacking_since_s": None, "ready": ready})
+    if before.given_up(now_s):
+        return before
+    since_s = before.lacking_since_s
+    if since_s is None:
+        # It may have been on its way before this controller was there to see it.
+        since_s = min(now_s, max(progress.pending_since_s or now_s, before.retry_at_s))
+    elif ready > before.ready:
+        since_s = now_s
+    lacking_s = now_s - since_s
+    late = lacking_s > max(limit_s, MIN_LIMIT_S)
+    if late or (progress.gave_up and lacking_s >= SETTLE_S):
+        why = progress.failed or f"no replica more has come in {lacking_s:.0f} s"
+        pause_s = min(FIRST_PAUSE_S * 2.0**before.failures, LONGEST_PAUSE_S)
+        return Provision(
+            ready=ready, failures=before.failures + 1, retry_at_s=now_s + pause_s, reason=why
+        )
+    return before.model_copy(update={"lacking_since_s": since_s, "ready": ready})
