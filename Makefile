@@ -13,6 +13,8 @@ LOCK ?= requirements.cpu.lock
 # A CPU build of torch comes from a local folder of wheels where pip is configured with one, else
 # from PyTorch's own index, which uv knows by name.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# The overrides of pyproject.toml keep CUDA builds out, whatever the lock says.
+BUILDS := $(if $(findstring gpu,$(LOCK)),--no-config)
 TORCH := $(if $(findstring cpu,$(LOCK)),$(if $(UV_FIND_LINKS),,--torch-backend=cpu))
 
 # Without bytecode every process that imports vLLM would compile it again.
@@ -32,7 +34,7 @@ $(UV): requirements.tools.lock
 
 $(VENV)/.done: $(UV) $(LOCK) pyproject.toml
 	$(UV) venv --quiet --allow-existing --python 3.11 $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python --require-hashes $(TORCH) -r $(LOCK)
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes $(BUILDS) $(TORCH) -r $(LOCK)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
