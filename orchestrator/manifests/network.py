@@ -4,6 +4,7 @@ A pool is reached by gateway, controller and monitoring alone, and reaches its o
 variants are fetched from a hub, and the zone may not hold restricted data, may it reach one.
 """
 
+import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from orchestrator.manifests.parts import (
 )
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
+from orchestrator.pools.ray_service import label
 
 DASHBOARD_PORT = 8265
 SERVE_PORT = 8000
@@ -77,17 +79,21 @@ def pools(catalogue: Catalogue, cluster: Cluster, with_gateway: bool) -> list[Ob
             egress=[_to(api_server, API_SERVER_PORTS)],
         )
     ]
+    here = {
+        name: found
+        for name, found in catalogue.by_pool.items()
+        if found and found[0].cluster.name == cluster.name
+    }
+    _told_apart(list(here))
     askers = [pods(GATEWAY), pods(CONTROLLER)] if with_gateway else [INGRESS]
-    for name, candidates in catalogue.by_pool.items():
-        if not candidates or candidates[0].cluster.name != cluster.name:
-            continue
+    for name, candidates in here.items():
         own = of_pool(name)
         egress = [{"to": [pods(own)]}]
         if _fetches(candidates):
             egress.append(_to([_anywhere(NOT_THE_INTERNET)], (HTTPS,)))
         made.append(
             _policy(
-                f"pool-{name.replace('_', '-')}",
+                f"pool-{re.sub('[._-]+', '-', label(name))}",
                 own,
                 ingress=[{"from": [pods(own)]}, _from([*askers, MONITORING], SERVE_PORT)],
                 egress=egress,
@@ -135,6 +141,17 @@ def control_plane(catalogue: Catalogue, cluster: Cluster) -> list[Object]:
             ],
         ),
     ]
+
+
+def _told_apart(names: list[str]) -> None:
+    """Policies know pools by their labels. Raises RenderError."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(re.sub("[._-]+", "-", label(name)), name)
+        if other != name:
+            raise RenderError(
+                f"pools '{other}' and '{name}' have one name in Kubernetes; rename one of them"
+            )
 
 
 def _fetches(candidates: Iterable[Candidate]) -> bool:

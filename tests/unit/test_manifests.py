@@ -229,19 +229,39 @@ def test_a_pool_for_restricted_data_that_would_fetch_its_weights_is_refused(
     assert "kubernetes.weights_claim" in done.stderr
 
 
+SECOND_POOL = """\
+  - {name: gpu-, cluster: node, accelerator: L40S, max_replicas: 1, provision_s: 1,
+     price: {fixed_usd_per_gpu_hour: 1}}
+
+models:
+"""
+
+
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("changes", "said"),
     [
-        ("http://0.0.0.0:8000", "http://10.0.0.1:8000", "write http://0.0.0.0:8000"),
-        ("      api_server: [10.43.0.1/32, 192.0.2.10/32]\n", "", "give kubernetes.api_server"),
+        ({"http://0.0.0.0:8000": "http://10.0.0.1:8000"}, "write http://0.0.0.0:8000"),
+        (
+            {"      api_server: [10.43.0.1/32, 192.0.2.10/32]\n": ""},
+            "give kubernetes.api_server",
+        ),
+        # A policy of the one would hold for the other.
+        (
+            {"\nmodels:\n": SECOND_POOL, "pools: [gpu]": "pools: [gpu, gpu-]"},
+            "pools 'gpu' and 'gpu-' have one name",
+        ),
     ],
 )
 def test_what_cannot_be_rendered_says_what_to_write(
-    tmp_path: Path, before: str, after: str, said: str
+    tmp_path: Path, changes: dict[str, str], said: str
 ) -> None:
     directory = shutil.copytree(ROOT / "clusters" / "single-node", tmp_path / "c")
     file = directory / "all.yaml"
-    file.write_text(file.read_text().replace(before, after))
+    text = file.read_text()
+    for before, after in changes.items():
+        assert before in text
+        text = text.replace(before, after)
+    file.write_text(text)
     done = CliRunner().invoke(app, ["manifests", "render", "--config", str(directory)])
     assert done.exit_code == 2
     assert said in done.stderr
@@ -317,3 +337,10 @@ def test_what_may_not_be_evicted_together_has_a_budget(overlay: str) -> None:
             assert kept == max(1, candidate.pool.min_replicas)
     for name, budget in budgets.items():
         assert ("maxUnavailable" in budget["spec"]) == (name == "controller")
+
+
+def test_the_image_runs_as_the_user_that_pods_are_given() -> None:
+    lines = (MANIFESTS / "Containerfile").read_text().splitlines()
+    user = next(line.split()[1] for line in lines if line.startswith("USER "))
+    for where, pod in templates():
+        assert pod["spec"]["securityContext"]["runAsUser"] == int(user), where
