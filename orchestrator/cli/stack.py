@@ -82,15 +82,12 @@ def status(config: Config = Path("clusters/local"), as_json: Json = False) -> No
 @app.command(hidden=True)
 def controller(
     fresh: Annotated[bool, typer.Option(help="Its clusters were started from nothing.")] = False,
-    listen: Annotated[
-        str | None, typer.Option(help="Address to listen at. Default: controller.url's.")
-    ] = None,
 ) -> None:
     """Run the controller of the policy in force, in the foreground."""
     from orchestrator.controller.main import run
 
     try:
-        run(state_directory(), fresh, listen)
+        run(state_directory(), fresh)
     except ConfigurationError as error:
         raise configuration_error(error, False) from None
 

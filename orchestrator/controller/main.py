@@ -20,12 +20,11 @@ from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
 
 
-async def serve(state: Path, fresh: bool, listen: str | None = None) -> None:
+async def serve(state: Path, fresh: bool) -> None:
     """Runs until SIGTERM or SIGINT. Raises ConfigurationError.
 
     `fresh`: its clusters were started from nothing; of what an earlier controller knew only the
-    costs still hold. `listen`: the address to listen at, where `controller.url` names what others
-    reach it by.
+    costs still hold.
     """
     store = PolicyStore(state)
     applied = store.current()
@@ -50,7 +49,7 @@ async def serve(state: Path, fresh: bool, listen: str | None = None) -> None:
         ]
         runner = web.AppRunner(application(controller), access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, listen or address.hostname, address.port).start()
+        await web.TCPSite(runner, address.hostname, address.port).start()
         loop = asyncio.create_task(controller.run())
         await stopped.wait()
         for task in (loop, *followers):
@@ -59,6 +58,6 @@ async def serve(state: Path, fresh: bool, listen: str | None = None) -> None:
         await runner.cleanup()
 
 
-def run(state: Path, fresh: bool, listen: str | None = None) -> None:
+def run(state: Path, fresh: bool) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(serve(state, fresh, listen))
+    asyncio.run(serve(state, fresh))

@@ -150,19 +150,20 @@ def controller(loaded: Loaded, cluster: Cluster, single_node: bool) -> list[Obje
     assert cluster.kubernetes is not None
     image = cluster.kubernetes.image
     port = urlsplit(loaded.configuration.controller.url).port or 80
-    probe = {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 5}
+    alive = {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 5}
     container = {
         "name": "controller",
         "image": image,
-        "command": ["orchestrator", "controller", "--listen", "0.0.0.0"],  # noqa: S104
+        "command": ["orchestrator", "controller"],
         "env": [*environment(), *_kubeconfigs(loaded, cluster)],
         "envFrom": secrets(),
         "ports": [{"name": "http", "containerPort": port}],
         "securityContext": LOCKED,
         "resources": resources("500m", "1Gi"),
-        "startupProbe": probe | {"failureThreshold": 24},
-        "readinessProbe": probe,
-        "livenessProbe": probe | {"failureThreshold": 6},
+        "startupProbe": alive | {"failureThreshold": 24},
+        "livenessProbe": alive | {"failureThreshold": 6},
+        # Gateways are led to the one that leads; the other stands by unready.
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 2},
         "volumeMounts": [
             *mounts(),
             {"name": "kubeconfigs", "mountPath": KUBECONFIGS, "readOnly": True},

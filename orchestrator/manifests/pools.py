@@ -22,13 +22,13 @@ def budgets(candidate: Candidate) -> list[Object]:
 
 
 def _budget(name: str, candidate: Candidate, node_type: str, kept: int) -> Object:
-    return budget(name, {**labels(candidate), NODE_TYPE: node_type}, {"minAvailable": kept})
+    return budget(name, {**labels(candidate), NODE_TYPE: node_type}, kept)
 
 
-def budget(name: str, chosen: dict[str, str], bound: dict[str, int]) -> Object:
+def budget(name: str, chosen: dict[str, str], kept: int) -> Object:
     return obj(
         "policy/v1",
         "PodDisruptionBudget",
         name,
-        spec={**bound, "selector": {"matchLabels": chosen}},
+        spec={"minAvailable": kept, "selector": {"matchLabels": chosen}},
     )

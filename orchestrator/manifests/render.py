@@ -9,7 +9,7 @@ from orchestrator.manifests import base, network, pools
 from orchestrator.manifests.control_plane import config_map, controller
 from orchestrator.manifests.gateway import gateway
 from orchestrator.manifests.monitoring import dashboard_maps, of_control_plane, of_pool
-from orchestrator.manifests.parts import CONTROLLER, GATEWAY, NODE_TYPE, Object, RenderError, obj
+from orchestrator.manifests.parts import GATEWAY, NODE_TYPE, Object, RenderError, obj
 from orchestrator.policy.catalogue import Catalogue
 
 Files = dict[str, list[Object]]
@@ -56,7 +56,7 @@ def cluster_files(loaded: Loaded, name: str | None = None, single_node: bool = F
         files["gateway.yaml"] = gateway(loaded, cluster)
         files["network.yaml"] += network.control_plane(catalogue, cluster)
         files["monitors.yaml"] += of_control_plane(loaded.configuration)
-        files["budgets.yaml"] += _budgets(single_node)
+        files["budgets.yaml"].append(_gateway_budget())
     return {file: _in(namespace, objects) for file, objects in files.items() if objects}
 
 
@@ -90,13 +90,10 @@ def _namespace(name: str) -> Object:
     return made
 
 
-def _budgets(single_node: bool) -> list[Object]:
-    gateways = {**GATEWAY, NODE_TYPE: "worker"}
-    # There is one, and whoever takes it away has to mean it.
-    made = [pools.budget("gateway", gateways, {"minAvailable": 1})]
-    if not single_node:
-        made.append(pools.budget("controller", CONTROLLER, {"maxUnavailable": 1}))
-    return made
+def _gateway_budget() -> Object:
+    """There is one pod, and whoever takes it away has to mean it. Controllers have no budget: one
+    may be evicted at any time, and of two one is never ready."""
+    return pools.budget("gateway", {**GATEWAY, NODE_TYPE: "worker"}, 1)
 
 
 CLUSTER_WIDE = ("Namespace", "ClusterRole", "ClusterRoleBinding")
