@@ -19,6 +19,8 @@ class FakeCluster:
         patch.setattr(fleet, "engine_metrics", self._engine_metrics)
         patch.setattr(fleet, "warm_up", self._warm_up)
         self.answers = True
+        self.leads = True
+        """Whether the controller of this fleet does."""
         self.hanging: set[str] = set()
         """Clusters and endpoints of which no call ever returns."""
         self.replicas: dict[str, Replicas] = {}
@@ -27,6 +29,7 @@ class FakeCluster:
         self.scale_error: Exception | None = None
         self.warmed_up: list[str] = []
         self.unowned: list[Unowned] = []
+        """In the cluster `away`."""
         self.released: list[str] = []
 
     async def observe(self, candidates: list[Candidate]) -> Observed:
@@ -34,7 +37,8 @@ class FakeCluster:
         if not self.answers:
             raise PoolError("the dashboard is away")
         mine = {c.endpoint for c in candidates}
-        return Observed({e: r for e, r in self.replicas.items() if e in mine}, list(self.unowned))
+        unowned = [u for u in self.unowned if "away" in {c.cluster.name for c in candidates}]
+        return Observed({e: r for e, r in self.replicas.items() if e in mine}, unowned)
 
     async def release(self, name: str) -> None:
         self.released.append(name)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from orchestrator.capacity.override import Override, OverrideKind
 from orchestrator.config.spec import Burst, PriceCeiling, Schedule, Workload
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Quote
 
@@ -37,12 +38,16 @@ class BurstSignals:
     """Burst pools that can give nothing more, each with the sentence that says why."""
     serving: frozenset[str] = frozenset()
     """Burst pools that have a replica which takes requests."""
+    override: Override | None = None
+    """Somebody's word that holds now."""
 
 
 def step(workload: Workload, state: BurstState, signals: BurstSignals, now_s: float) -> BurstState:
     """The state after this tick, of a workload that may burst."""
     spec = workload.burst
     assert spec is not None
+    if signals.override is not None and signals.override.pool is not None:
+        spec = spec.model_copy(update={"pools": [signals.override.pool]})
     if state.phase is BurstPhase.HOME:
         return _at_home(spec, workload.price_ceiling, state, signals, now_s)
     if state.phase is BurstPhase.BURSTING:
@@ -138,6 +143,16 @@ def _above_ceiling(pool: str, ceiling: PriceCeiling, signals: BurstSignals) -> I
 def _at_home(
     spec: Burst, ceiling: PriceCeiling, state: BurstState, signals: BurstSignals, now_s: float
 ) -> BurstState:
+    kind = signals.override.kind if signals.override is not None else None
+    if kind is OverrideKind.HOLD:
+        return state.model_copy(update={"condition_since_s": None, "reason": "held by hand"})
+    if kind is OverrideKind.FORCE:
+        pool, refusal = choose_pool(spec, ceiling, signals, now_s)
+        if pool is None:
+            return state.model_copy(update={"reason": f"forced by hand, but {refusal}"})
+        return BurstState(
+            phase=BurstPhase.BURSTING, pool=pool, since_s=now_s, reason="forced by hand"
+        )
     why = trigger(spec, signals, now_s)
     if why is None:
         return state.model_copy(
@@ -177,6 +192,14 @@ def _while_bursting(
                 since_s=now_s,
                 reason=signals.unavailable[state.pool],
             )
+
+    if signals.override is not None:
+        kind = signals.override.kind
+        if kind is OverrideKind.RELEASE:
+            return _drain(state, "released by hand", now_s)
+        if kind is OverrideKind.FORCE and state.pool not in spec.pools:
+            return _drain(state, f"forced by hand to pool '{signals.override.pool}'", now_s)
+        return state.model_copy(update={"condition_since_s": None})
 
     # With home replicas lost there is no capacity to come back to.
     calm = (

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from orchestrator.capacity.burst import BurstSignals, step
+from orchestrator.capacity.override import Override
 from orchestrator.capacity.provision import NOTHING_ORDERED, Progress, Provision, follow_up
 from orchestrator.config.spec import Burst
 from orchestrator.policy.candidate import Candidate
@@ -52,6 +53,8 @@ class Decided:
     """By workload, the snapshot version that first told gateways to send no more: a pool counts as
     idle only when every gateway has it."""
     provisions: Mapping[str, Provision] = field(default_factory=dict)
+    overrides: Mapping[str, Override] = field(default_factory=dict)
+    """By workload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,12 @@ def plan(catalogue: Catalogue, observation: Observation, decided: Decided, now_s
             workload.name,
             workload.burst,
             decided.bursts,
-            _unavailable(catalogue, observation, workload.name, provisions, now_s),
+        )
+        override = decided.overrides.get(workload.name)
+        signals = replace(
+            signals,
+            unavailable=_unavailable(catalogue, observation, workload.name, provisions, now_s),
+            override=override if override is not None and override.holds(now_s) else None,
         )
         state = step(workload, before, signals, now_s)
         limit_s = catalogue.configuration.controller.drain_timeout_s
@@ -224,7 +232,6 @@ def burst_signals(
     workload: str,
     burst: Burst,
     bursts: Mapping[str, BurstState],
-    unavailable: Mapping[str, str],
 ) -> BurstSignals:
     pool = bursts.get(workload, BurstState()).pool
     home = catalogue.home(workload)
@@ -248,7 +255,6 @@ def burst_signals(
         burst_pool_released=pool is None
         or _kept_by_another(bursts, workload, pool)
         or _released(catalogue, observation, pool),
-        unavailable=unavailable,
         serving=frozenset(
             p for p in burst.pools if any(_serving(observation, c) for c in catalogue.by_pool[p])
         ),

@@ -17,8 +17,6 @@ LONGEST_PAUSE_S = 3600
 class Progress:
     """What the cluster says of an endpoint's replicas that do not serve yet."""
 
-    pending_since_s: float | None = None
-    """Of the oldest, where the cluster tells."""
     failed: str | None = None
     """Its reason, or that of a scaling that was refused."""
     gave_up: bool = False
@@ -63,10 +61,7 @@ def follow_up(
     if before.given_up(now_s):
         return before
     since_s = before.lacking_since_s
-    if since_s is None:
-        # It may have been on its way before this controller was there to see it.
-        since_s = min(now_s, max(progress.pending_since_s or now_s, before.retry_at_s))
-    elif ready > before.ready:
+    if since_s is None or ready > before.ready:
         since_s = now_s
     lacking_s = now_s - since_s
     late = lacking_s > max(limit_s, MIN_LIMIT_S)

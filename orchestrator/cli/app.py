@@ -47,7 +47,9 @@ def configuration_error(error: ConfigurationError, as_json: bool) -> typer.Exit:
 from orchestrator.cli import (  # noqa: E402
     apply,  # noqa: F401
     audit,  # noqa: F401
+    burst,  # noqa: F401
     demo,  # noqa: F401
+    events,  # noqa: F401
     explain,  # noqa: F401
     keys,  # noqa: F401
     manifests,  # noqa: F401

@@ -29,18 +29,35 @@ def live_state(loaded: Loaded) -> dict[str, Any] | None:
         return None
 
 
-def hold_pool(loaded: Loaded, pool: str, hold: str | None) -> None:
-    """Raises LookupError for a pool that the controller does not have, and ConnectionError when
-    none answers."""
-    url, headers = _controller(loaded, f"pools/{pool}/hold")
+def hold_pool(loaded: Loaded, pool: str, hold: str | None, for_s: float | None = None) -> None:
+    """Raises as `tell` does."""
+    tell(loaded, f"pools/{pool}/hold", {"hold": hold, "for_s": for_s})
+
+
+def tell(loaded: Loaded, what: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The controller's answer. Raises LookupError for what it does not have, ValueError for what it
+    refuses, and ConnectionError when none answers."""
+    url, headers = _controller(loaded, what)
     try:
-        answer = httpx.post(url, headers=headers, json={"hold": hold}, timeout=10)
+        answer = httpx.post(url, headers=headers, json=body, timeout=10)
     except httpx.HTTPError:
         raise ConnectionError("no controller answers") from None
     if answer.status_code == 404:
         raise LookupError(answer.text)
+    if answer.status_code == 400:
+        raise ValueError(answer.text)
     if answer.status_code != 200:
         raise ConnectionError(f"the controller answered {answer.status_code}")
+    return dict(answer.json())
+
+
+def live_events(loaded: Loaded, after: int) -> dict[str, Any] | None:
+    """Those after an event's id, and whether they are written. None where no controller answers."""
+    content = _ask(loaded, f"events?after={after}")
+    try:
+        return dict(orjson.loads(content)) if content is not None else None
+    except ValueError:
+        return None
 
 
 def _ask(loaded: Loaded, what: str) -> bytes | None:

@@ -29,6 +29,7 @@ AT_START = (
     "gateway.replicas",
     "gateway.timeouts.connect_s",
     "controller.url",
+    "controller.lease",
     "clusters.",
 )
 AT_DEPLOYMENT_FIELD = re.compile(

@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
 
 from orchestrator.capacity.provision import Progress
 from orchestrator.config.spec import Cluster
+from orchestrator.controller.jobs import Jobs
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.pools.actuator import Actuator, Fence, PoolError, Replicas
+from orchestrator.pools.actuator import Actuator, Fence, PoolError, Replicas, Unowned
 from orchestrator.pools.engine import engine_metrics, warm_up
 from orchestrator.pools.kuberay import KubeRayPools
 from orchestrator.pools.openai import OpenAIPools
@@ -20,10 +21,6 @@ from orchestrator.signals.engine import EngineMetrics
 
 log = logging.getLogger("orchestrator.controller")
 
-PATIENCE_S = 1.0
-"""How long a tick waits for what it asks. What takes longer goes on beside the ticks, and is not
-waited for again until it has come in time."""
-LATE_PATIENCE_S = 0.02
 OBSERVE_TIMEOUT_S = 5
 LOST_AFTER_S = 15
 """An endpoint of which nothing was heard for so long is not ready any more."""
@@ -51,18 +48,20 @@ class Fleet:
         self._seen_s: dict[str, float] = {}
         self._heard_s: dict[str, float] = {}
         """When an engine last said what it runs, or when its replicas were first seen."""
-        self._unseen: set[str] = set()
-        """Clusters that did not answer the last time."""
+        self.unseen: dict[str, str] = {}
+        """Clusters that did not answer the last time, and why."""
         self._observed: set[str] = set()
         """Clusters that have answered."""
         self._first_observed_s: float | None = None
         self.warm: set[str] = set()
         """Endpoints whose replicas have answered a request."""
-        self._jobs: dict[str, asyncio.Task[None]] = {}
-        self._late: set[str] = set()
-        """Jobs that a tick has waited for in vain."""
+        self._jobs = Jobs()
         self._retry_at_s: dict[str, float] = {}
         self.metrics: dict[str, EngineMetrics] = {}
+        self.unowned: dict[str, list[Unowned]] = {}
+        """By cluster, what bears our mark and belongs to no candidate."""
+        self.unowned_metrics: dict[str, EngineMetrics] = {}
+        """By the URL of its engine."""
         self.failures: dict[str, str] = {}
         """Why the last scaling of an endpoint did not work."""
         self.follow(catalogue)
@@ -74,9 +73,9 @@ class Fleet:
         self._candidates: dict[str, list[Candidate]] = {}
         for candidate in catalogue.candidates.values():
             self._candidates.setdefault(candidate.cluster.name, []).append(candidate)
-        specs = {name: own[0].cluster for name, own in self._candidates.items()}
+        specs = catalogue.clusters
         for name in [n for n, spec in self._specs.items() if specs.get(n) != spec]:
-            self._start(f"close {name}", self._clusters.pop(name).close())
+            self._jobs.start(f"close {name}", self._clusters.pop(name).close())
             self._observed.discard(name)
         for name in specs.keys() - self._clusters.keys():
             actuator = ACTUATORS[specs[name].kind]
@@ -90,13 +89,18 @@ class Fleet:
             for endpoint in known.keys() - catalogue.candidates.keys():
                 del known[endpoint]
         self.warm &= catalogue.candidates.keys()
-        self._jobs = {name: job for name, job in self._jobs.items() if not job.done()}
+        for cluster in self.unowned.keys() - specs.keys():
+            del self.unowned[cluster]
+        for cluster in self.unseen.keys() - specs.keys():
+            del self.unseen[cluster]
 
     async def observe(self, now_s: float) -> None:
         """Refreshes everything. A source that does not answer leaves what was known, ageing."""
         if self._first_observed_s is None:
             self._first_observed_s = now_s
-        await self._look({f"look {n}": self._observe_cluster(n, now_s) for n in self._clusters})
+        await self._jobs.look(
+            {f"look {n}": self._observe_cluster(n, now_s) for n in self._clusters}
+        )
         serving = self._serving()
         # Engines that are gone run nothing, whatever they said last.
         for endpoint in self._heard_s.keys() - {c.endpoint for c in serving}:
@@ -104,15 +108,22 @@ class Fleet:
             self.metrics.pop(endpoint, None)
         for candidate in serving:
             self._heard_s.setdefault(candidate.endpoint, now_s)
-        await self._look({f"ask {c.endpoint}": self._observe_engine(c, now_s) for c in serving})
+        strays = {u.url for found in self.unowned.values() for u in found if u.url is not None}
+        for url in self.unowned_metrics.keys() - strays:
+            del self.unowned_metrics[url]
+        await self._jobs.look(
+            {f"ask {c.endpoint}": self._observe_engine(c, now_s) for c in serving}
+            | {f"ask {url}": self._observe_unowned(url) for url in strays}
+        )
         for candidate in serving:
             if candidate.endpoint not in self.warm:
-                self._start(f"warm {candidate.endpoint}", self._warm_up(candidate))
+                self._jobs.start(f"warm {candidate.endpoint}", self._warm_up(candidate))
 
     def is_known(self, now_s: float) -> bool:
-        """Whether every cluster has been seen, or not for so long that it counts as lost."""
+        """Whether every cluster with pools has been seen, or not for so long that it counts as
+        lost."""
         since_s = now_s if self._first_observed_s is None else self._first_observed_s
-        return self._observed >= self._clusters.keys() or now_s - since_s > LOST_AFTER_S
+        return self._observed >= self._candidates.keys() or now_s - since_s > LOST_AFTER_S
 
     def ready(self, endpoint: str, now_s: float) -> int:
         """Replicas that have answered a request and were heard of lately."""
@@ -133,10 +144,9 @@ class Fleet:
         """None where there is nothing to say of its scale-ups."""
         existing = self._replicas.get(endpoint)
         failed = (existing.failed if existing else None) or self.failures.get(endpoint)
-        pending_since_s = existing.pending_since_s if existing else None
-        if failed is None and pending_since_s is None:
+        if failed is None:
             return None
-        return Progress(pending_since_s, failed, existing is not None and existing.gave_up)
+        return Progress(failed, existing is not None and existing.gave_up)
 
     def unheard(self, now_s: float, limit_s: float) -> frozenset[str]:
         """Endpoints with replicas whose engine does not say what it runs; not for longer than the
@@ -146,6 +156,11 @@ class Fleet:
             for endpoint, heard_s in self._heard_s.items()
             if endpoint not in self.metrics and now_s - heard_s <= limit_s
         )
+
+    @property
+    def calls(self) -> int:
+        """Made of clusters and engines since the beginning."""
+        return self._jobs.started
 
     def set_targets(
         self, targets: Mapping[str, int], given_up: frozenset[str], now_s: float
@@ -170,16 +185,21 @@ class Fleet:
                     continue
             if self._retry_at_s.get(endpoint, 0) > now_s:
                 continue
-            if self._start(f"scale {endpoint}", self._scale(candidate, target)):
+            if self._jobs.start(f"scale {endpoint}", self._scale(candidate, target)):
                 self._retry_at_s[endpoint] = now_s + SCALE_RETRY_S
                 started.append(endpoint)
         return started
 
+    def release(self, cluster: str, name: str) -> bool:
+        """Whether it was begun to take away what is unowned there: not while it is under way."""
+        pools = self._clusters.get(cluster)
+        return pools is not None and self._jobs.start(
+            f"release {cluster}/{name}", self._release(cluster, pools, name)
+        )
+
     async def stop(self) -> None:
         """Ends every job at its next await."""
-        for job in self._jobs.values():
-            job.cancel()
-        await asyncio.gather(*self._jobs.values(), return_exceptions=True)
+        await self._jobs.stop()
         await asyncio.gather(*(pools.close() for pools in self._clusters.values()))
 
     def _is_ours(self, endpoint: str) -> bool:
@@ -194,35 +214,20 @@ class Fleet:
             and self._replicas[endpoint].ready + self._replicas[endpoint].leaving
         ]
 
-    async def _look(self, looks: dict[str, Coroutine[Any, Any, None]]) -> None:
-        """Makes them all at once, beside one another."""
-        for name, work in looks.items():
-            self._start(name, work)
-        jobs = {name: self._jobs[name] for name in looks}
-        expected = [job for name, job in jobs.items() if name not in self._late]
-        if expected:
-            await asyncio.wait(expected, timeout=PATIENCE_S)
-        if len(expected) < len(jobs):
-            await asyncio.wait(jobs.values(), timeout=LATE_PATIENCE_S)
-        self._late -= jobs.keys()
-        self._late |= {name for name, job in jobs.items() if not job.done()}
-
     async def _observe_cluster(self, name: str, now_s: float) -> None:
-        candidates, pools = self._candidates[name], self._clusters[name]
+        candidates, pools = self._candidates.get(name, []), self._clusters[name]
         try:
             async with asyncio.timeout(OBSERVE_TIMEOUT_S):
-                found = (await pools.observe(candidates)).replicas
+                observed = await pools.observe(candidates)
         except (PoolError, TimeoutError) as error:
-            if name not in self._unseen:
-                self._unseen.add(name)
-                log.warning("cluster %s cannot be observed: %s", name, str(error) or "timeout")
+            if self._clusters.get(name) is pools:
+                self.unseen[name] = str(error) or "timeout"
             return
         if self._clusters.get(name) is not pools:
             return
-        if name in self._unseen:
-            self._unseen.discard(name)
-            log.info("cluster %s is observed again", name)
+        self.unseen.pop(name, None)
         self._observed.add(name)
+        found, self.unowned[name] = observed.replicas, observed.unowned
         for candidate in candidates:
             endpoint = candidate.endpoint
             if endpoint not in self._catalogue.candidates:
@@ -252,6 +257,12 @@ class Fleet:
                 # An engine that answers is there, whatever has become of its cluster's dashboard.
                 self._seen_s[endpoint] = self._heard_s[endpoint] = now_s
 
+    async def _observe_unowned(self, url: str) -> None:
+        try:
+            self.unowned_metrics[url] = await engine_metrics(self._session, url)
+        except PoolError:
+            self.unowned_metrics.pop(url, None)
+
     async def _warm_up(self, candidate: Candidate) -> None:
         try:
             await warm_up(self._session, candidate)
@@ -263,7 +274,6 @@ class Fleet:
                 log.info("%s serves", candidate.endpoint)
 
     async def _scale(self, candidate: Candidate, target: int) -> None:
-        log.info("%s: scale to %d", candidate.endpoint, target)
         pools = self._clusters[candidate.cluster.name]
         try:
             await pools.scale(candidate, target, self._replicas.get(candidate.endpoint))
@@ -272,17 +282,8 @@ class Fleet:
             self.failures[candidate.endpoint] = str(error)
             log.error("%s: %s", candidate.endpoint, error)
 
-    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
-        """Whether the job was started: not while one of the same name runs."""
-        if name in self._jobs and not self._jobs[name].done():
-            work.close()
-            return False
-        self._jobs[name] = asyncio.create_task(_logged(name, work))
-        return True
-
-
-async def _logged(name: str, work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except Exception:
-        log.exception("'%s' failed", name)
+    async def _release(self, cluster: str, pools: Actuator, name: str) -> None:
+        try:
+            await pools.release(name)
+        except PoolError as error:
+            log.error("%s in cluster %s is not released: %s", name, cluster, error)

@@ -29,7 +29,6 @@ async def follow(store: PolicyStore, controller: Controller) -> None:
                 continue
             loaded = await asyncio.to_thread(store.load, applied.version)
             controller.adopt(Catalogue(loaded.configuration, loaded.version))
-            log.info("policy version %s is in force", loaded.version)
         except ConfigurationError as error:
             if str(error) != refused:
                 log.error("the applied rules are not taken: %s", error)

@@ -3,34 +3,62 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.capacity.planner import Decided, Observation, plan
+from orchestrator.capacity.override import Override
+from orchestrator.capacity.planner import Observation, Plan, plan
+from orchestrator.controller.chronicle import Chronicle
+from orchestrator.controller.events import EventKind, EventLog
 from orchestrator.controller.fleet import Fleet
-from orchestrator.controller.memory import Memory
+from orchestrator.controller.memory import Memory, PoolHold
 from orchestrator.controller.metrics import ControllerMetrics, Tick
+from orchestrator.controller.status import status
+from orchestrator.controller.strays import Strays
 from orchestrator.controller.traffic import Traffic
 from orchestrator.ledger.audit_anchors import Head
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.policy.snapshot import BurstPhase, EndpointState, Hold, Quote, Snapshot
+from orchestrator.policy.snapshot import (
+    BurstPhase,
+    BurstState,
+    EndpointState,
+    Hold,
+    Quote,
+    Snapshot,
+)
 from orchestrator.signals.latency import mean, quantile
 from orchestrator.signals.prices import FeedError, FileFeed
 from orchestrator.signals.report import GatewayReport
 
 log = logging.getLogger("orchestrator.controller")
 
+ADVISED = BurstState(reason="advisory mode: nothing is done, see 'burst status'")
 MAX_GAP_S = 3600
 """Without a controller for longer, nobody knows any more what ran for how long."""
 
 
 class Controller:
-    def __init__(self, catalogue: Catalogue, fleet: Fleet, memory_path: Path, now_s: float) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        fleet: Fleet,
+        memory_path: Path,
+        now_s: float,
+        events: EventLog | None = None,
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`events`: none: beside the memory. `leads`: whether this process may act."""
         self._catalogue = catalogue
         self._applied: Catalogue | None = None
         """Rules that are taken up at the next tick."""
         self._fleet = fleet
+        self._leads = leads
         self.metrics = ControllerMetrics()
+        self.metrics.leader.set(1)
+        self.events = events or EventLog(memory_path.with_name("events.jsonl"))
+        self._chronicle = Chronicle(self.events)
+        self._strays = Strays()
         self._memory_path = memory_path
         self._memory = Memory.read(memory_path)
         self._memory.follow(catalogue, now_s)
@@ -47,6 +75,8 @@ class Controller:
             created_at_s=now_s,
         )
         self._published = False
+        self._last_tick: dict[str, float] = {}
+        """How long it took, and the calls that it made of clusters and engines."""
 
     @property
     def config_version(self) -> str:
@@ -59,6 +89,7 @@ class Controller:
 
     def _take_up(self, catalogue: Catalogue, now_s: float) -> None:
         """What was measured, spent and started is kept."""
+        self.events.record(EventKind.RULES, catalogue.version, "is in force", now_s=now_s)
         configuration = catalogue.configuration
         self._catalogue = catalogue
         self._fleet.follow(catalogue)
@@ -80,14 +111,19 @@ class Controller:
 
     async def run(self) -> None:
         """Ticks until cancelled; a tick that fails is logged and the next one tries again."""
-        self.metrics.leader.set(1)
         while True:
+            began_s, calls = time.monotonic(), self._fleet.calls
             try:
                 with self.metrics.tick_duration_s.time():
                     await self.tick(time.time())
             except Exception:
                 self.metrics.tick_failures.inc()
                 log.exception("a tick failed")
+            self._last_tick = {
+                "duration_s": round(time.monotonic() - began_s, 4),
+                "calls": self._fleet.calls - calls,
+            }
+            self.events.flush()
             await asyncio.sleep(self._catalogue.configuration.controller.tick_s)
 
     async def tick(self, now_s: float) -> None:
@@ -97,14 +133,67 @@ class Controller:
         await self._fleet.observe(now_s)
         if not self._fleet.is_known(now_s):
             return
+        memory = self._memory
+        for subject in memory.expire(now_s):
+            self.events.record(EventKind.HOLD, subject, "is held no longer", "over", now_s=now_s)
         quotes = self._quotes(now_s)
         endpoints = {e: self._endpoint(e, now_s) for e in self._catalogue.candidates}
         budget_left = self._budget_left(now_s)
-        memory, candidates = self._memory, self._catalogue.candidates
-        replicas = {e: self._fleet.replicas(e) for e in candidates}
-        progress = {e: self._fleet.progress(e) for e in candidates}
-        limit_s = self._catalogue.configuration.controller.drain_timeout_s
-        observation = Observation(
+        observation = self._observation(endpoints, quotes, budget_left, now_s)
+        planned = plan(self._catalogue, observation, memory.decided(), now_s)
+        version = self.snapshot.version + 1
+        self._chronicle.advice = not self._acts
+        self._chronicle.planned(memory, planned, observation, now_s)
+        self._chronicle.clusters(self._fleet.unseen, now_s)
+        self._chronicle.failures(self._fleet.failures, now_s)
+        for stray in self._strays.follow(self._fleet.unowned, version, now_s):
+            self._chronicle.strayed(stray, now_s)
+        self._remember(planned, quotes, version, now_s)
+        if not self._leads():
+            return
+        # Before anybody can act on it: a controller that comes after must know what this one said.
+        await self._write(now_s)
+        if not self._leads():
+            return
+        self.snapshot = Snapshot(
+            version=version,
+            config_version=self._catalogue.version,
+            created_at_s=now_s,
+            endpoints=endpoints,
+            quotes=quotes,
+            holds={pool: held.hold for pool, held in memory.holds.items()},
+            bursts=planned.bursts if self._acts else dict.fromkeys(planned.bursts, ADVISED),
+            budget_left_usd=budget_left,
+        )
+        self._published = True
+        self.metrics.show(
+            Tick(
+                catalogue=self._catalogue,
+                snapshot=self.snapshot,
+                targets=planned.targets,
+                existing=observation.replicas,
+                cost_usd=memory.costs.by_pool,
+                gateways=len(self._traffic.reports()),
+                events=self.events.counts,
+            )
+        )
+        self._execute(planned, observation, now_s)
+
+    @property
+    def _acts(self) -> bool:
+        return self._catalogue.configuration.controller.mode == "active"
+
+    def _observation(
+        self,
+        endpoints: dict[str, EndpointState],
+        quotes: dict[str, Quote],
+        budget_left: dict[str, float],
+        now_s: float,
+    ) -> Observation:
+        fleet, limit_s = self._fleet, self._catalogue.configuration.controller.drain_timeout_s
+        replicas = {e: fleet.replicas(e) for e in self._catalogue.candidates}
+        progress = {e: fleet.progress(e) for e in self._catalogue.candidates}
+        return Observation(
             endpoints=endpoints,
             replicas={e: found.total for e, found in replicas.items()},
             quotes=quotes,
@@ -112,53 +201,48 @@ class Controller:
             oldest_snapshot=self._traffic.oldest_snapshot(now_s),
             standing={e: found.standing for e, found in replicas.items()},
             progress={e: found for e, found in progress.items() if found is not None},
-            unheard=self._fleet.unheard(now_s, limit_s),
-            held=frozenset(memory.holds),
+            unheard=fleet.unheard(now_s, limit_s),
+            held=frozenset(self._memory.holds),
         )
-        decided = Decided(
-            memory.bursts, memory.targets, memory.draining_published, memory.provisions
-        )
-        planned = plan(self._catalogue, observation, decided, now_s)
-        version = self.snapshot.version + 1
+
+    def _remember(
+        self, planned: Plan, quotes: dict[str, Quote], version: int, now_s: float
+    ) -> None:
+        memory = self._memory
         for workload, state in planned.bursts.items():
-            before = memory.bursts.get(workload)
-            if before is None or before.phase is not state.phase:
-                log.info("%s is %s: %s", workload, state.phase.value, state.reason)
-            elif state.phase is BurstPhase.DRAINING and before.reason != state.reason:
-                log.warning("%s still drains: %s", workload, state.reason)
             if state.phase is BurstPhase.DRAINING:
                 memory.draining_published.setdefault(workload, version)
             else:
                 memory.draining_published.pop(workload, None)
         memory.bursts, memory.targets = planned.bursts, planned.targets
-        memory.provisions = planned.provisions
+        # What is only advised never comes, and is no failure.
+        memory.provisions = planned.provisions if self._acts else {}
         memory.warm, memory.version = sorted(self._fleet.warm), version
+        memory.drop_what_is_done()
         self._charge(quotes, now_s)
-        # Before anybody can act on it: a controller that comes after must know what this one said.
-        await asyncio.to_thread(memory.write, self._memory_path)
-        self.snapshot = Snapshot(
-            version=version,
-            config_version=self._catalogue.version,
-            created_at_s=now_s,
-            endpoints=endpoints,
-            quotes=quotes,
-            holds=dict(memory.holds),
-            bursts=planned.bursts,
-            budget_left_usd=budget_left,
-        )
-        self._published = True
-        self.metrics.show(
-            Tick(
-                self._catalogue,
-                self.snapshot,
-                planned.targets,
-                observation.replicas,
-                memory.costs.by_pool,
-                len(self._traffic.reports()),
-            )
-        )
+
+    async def _write(self, now_s: float) -> None:
+        """A disk that does not take it is no reason to stand still: what exists is found again by
+        whoever comes after, and is paid for from when the memory was written last."""
+        try:
+            await asyncio.to_thread(self._memory.write, self._memory_path)
+            self._chronicle.state("", now_s)
+        except OSError as error:
+            self._chronicle.state(error.strerror or type(error).__name__, now_s)
+
+    def _execute(self, planned: Plan, observation: Observation, now_s: float) -> None:
+        targets, fleet = planned.targets, self._fleet
         given_up = frozenset(e for e, p in planned.provisions.items() if p.given_up(now_s))
-        self._fleet.set_targets(planned.targets, given_up, now_s)
+        short = [e for e, target in targets.items() if observation.standing[e] != target]
+        for endpoint in targets.keys() - set(short):
+            self._chronicle.reached(endpoint)
+        orders = fleet.set_targets(targets, given_up, now_s) if self._acts else short
+        for endpoint in orders:
+            self._chronicle.ordered(endpoint, targets[endpoint], planned.reasons[endpoint], now_s)
+        silence_s = self._catalogue.configuration.controller.drain_timeout_s
+        for stray in self._strays.idle(self._traffic, fleet.unowned_metrics, silence_s, now_s):
+            if not self._acts or fleet.release(stray.cluster, stray.found.name):
+                self._chronicle.released(stray, now_s)
 
     def exchange(self, report: GatewayReport, now_s: float) -> Snapshot | None:
         """None, and the report is not taken, while this controller does not know the fleet yet:
@@ -168,7 +252,7 @@ class Controller:
         self._traffic.take(report, now_s)
         return self.snapshot
 
-    def hold(self, pool: str, hold: Hold | None) -> None:
+    def hold(self, pool: str, hold: Hold | None, until_s: float | None = None) -> None:
         """From the next tick on, also after a restart. None: no more. Raises KeyError for a pool
         that is not configured."""
         if pool not in self._catalogue.pools:
@@ -176,74 +260,41 @@ class Controller:
         if hold is None:
             self._memory.holds.pop(pool, None)
         else:
-            self._memory.holds[pool] = hold
-        log.info("pool %s: %s", pool, hold.value if hold else "resumed")
+            self._memory.holds[pool] = PoolHold(hold=hold, until_s=until_s)
+        what = f"is {hold.value}{_until(until_s)}" if hold else "is resumed"
+        self.events.record(EventKind.HOLD, pool, what, "by hand", now_s=time.time())
+
+    def override(self, workload: str, override: Override) -> None:
+        """Somebody's word on a burst, from the next tick on, also after a restart. Raises KeyError
+        for a workload that is not configured, and ValueError for what the rules do not allow."""
+        if workload not in self._catalogue.workloads:
+            raise KeyError(workload)
+        away = self._catalogue.burst_pools(workload)
+        if not away:
+            raise ValueError(f"workload '{workload}' has no burst in the rules")
+        if override.pool is not None and override.pool not in away:
+            known = ", ".join(away)
+            raise ValueError(f"workload '{workload}' may burst to {known}, not '{override.pool}'")
+        self._memory.overrides[workload] = override
+        where = f" to {override.pool}" if override.pool else ""
+        what = f"burst: {override.kind.value}{where}{_until(override.until_s)}"
+        self.events.record(EventKind.HOLD, workload, what, "by hand", now_s=time.time())
 
     def published(self) -> Snapshot | None:
         return self.snapshot if self._published else None
 
     def state(self) -> dict[str, Any]:
         """Everything that `status` shows."""
-        snapshot, now_s = self.snapshot, time.time()
-        costs = self._memory.costs
-        away = {p for w in self._catalogue.workloads for p in self._catalogue.burst_pools(w)}
-        return {
-            "time_s": now_s,
-            "config_version": snapshot.config_version,
-            "snapshot_version": snapshot.version,
-            "gateways": {
-                gateway: {
-                    "config_version": report.config_version,
-                    "snapshot_version": report.snapshot_version,
-                }
-                for gateway, report in self._traffic.reports().items()
-            },
-            "pools": {name: self._pool_state(name, now_s) for name in self._catalogue.pools},
-            "bursts": {
-                name: {
-                    "state": state.phase.value,
-                    "pool": state.pool,
-                    "since_s": state.since_s,
-                    "reason": state.reason,
-                }
-                for name, state in snapshot.bursts.items()
-            },
-            "cost_usd": {
-                "total": sum(costs.by_pool.values()),
-                "cloud": sum(usd for pool, usd in costs.by_pool.items() if pool in away),
-                "by_pool": costs.by_pool,
-                "by_workload": costs.by_workload,
-            },
-        }
-
-    def _pool_state(self, pool: str, now_s: float) -> dict[str, Any]:
-        candidates = self._catalogue.by_pool[pool]
-        quote = self.snapshot.quotes.get(pool)
-        variants = {}
-        for c in candidates:
-            state = self.snapshot.endpoints.get(c.endpoint, EndpointState())
-            variants[c.variant.name] = {
-                "ready": state.ready_replicas,
-                "target": self._memory.targets.get(c.endpoint, 0),
-                "replicas": self._fleet.replicas(c.endpoint).total,
-                "running": state.running,
-                "waiting": state.waiting,
-                "queued": state.queued,
-                "inflight": sum(state.inflight.values()),
-                "ttft_p50_s": state.ttft_p50_s,
-                "ttft_p95_s": state.ttft_p95_s,
-                "failure": self._fleet.failures.get(c.endpoint),
-            }
-        return {
-            "zone": candidates[0].zone.name if candidates else None,
-            "accelerator": self._catalogue.pools[pool].accelerator,
-            "hold": self._memory.holds.get(pool),
-            "replicas_ready": sum(v["ready"] for v in variants.values()),
-            "replicas_target": sum(v["target"] for v in variants.values()),
-            "replicas": sum(v["replicas"] for v in variants.values()),
-            "quote": quote.model_dump() | {"stale": quote.valid_to_s < now_s} if quote else None,
-            "variants": variants,
-        }
+        shown = status(
+            self._catalogue,
+            self.snapshot,
+            self._memory,
+            self._fleet,
+            self._traffic,
+            self._strays.known(),
+            time.time(),
+        )
+        return {**shown, "last_tick": self._last_tick}
 
     def _endpoint(self, endpoint: str, now_s: float) -> EndpointState:
         ages_s = self._traffic.waiting_ages_s(endpoint, now_s)
@@ -321,3 +372,7 @@ class Controller:
             bursting = [w for w, s in self._memory.bursts.items() if s.pool == name]
             usd = gpus * hours * quotes[name].usd_per_gpu_hour
             self._memory.costs.add(name, usd, used, bursting, now_s)
+
+
+def _until(until_s: float | None) -> str:
+    return "" if until_s is None else time.strftime(" until %H:%M:%S UTC", time.gmtime(until_s))

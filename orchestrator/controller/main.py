@@ -1,23 +1,89 @@
-"""The controller process."""
+"""The controller process: it stands by until it leads."""
 
 import asyncio
 import logging
 import signal
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
 
-from orchestrator.config.load import ConfigurationError, Problem
+from orchestrator.config.load import ConfigurationError, Loaded, Problem
 from orchestrator.config.store import PolicyStore
+from orchestrator.controller.events import EventKind, EventLog
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.follow import anchor_audit, follow
 from orchestrator.controller.http import application
+from orchestrator.controller.kubernetes_lease import connect
+from orchestrator.controller.lease import FileLease, Lease, campaign, fence, identity
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
+
+log = logging.getLogger("orchestrator.controller")
+
+
+class Process:
+    """One of those that may lead."""
+
+    def __init__(
+        self, state: Path, lease: Lease, name: str, session: aiohttp.ClientSession, fresh: bool
+    ) -> None:
+        self._state = state
+        self._lease = lease
+        self._name = name
+        self._session = session
+        self._fresh = fresh
+        self._controller: Controller | None = None
+        self.leads = asyncio.Event()
+
+    def controller(self) -> Controller | None:
+        """None while another process leads, or may."""
+        return self._controller if self._lease.held() else None
+
+    async def run(self) -> None:
+        """Until cancelled. Raises ConfigurationError, and ValueError for a memory that is not
+        whole."""
+        await campaign(self._lease, lambda: asyncio.create_task(self._lead()))
+
+    async def _lead(self) -> None:
+        path, store = self._state / "controller.json", PolicyStore(self._state)
+        if self._fresh:
+            Memory.read(path, fresh=True).write(path)
+            self._fresh = False
+        loaded = applied(self._state)
+        catalogue = Catalogue(loaded.configuration, loaded.version)
+        fleet = Fleet(catalogue, self._session, fence(self._lease))
+        events = EventLog(self._state / "events.jsonl")
+        events.record(EventKind.LEADER, self._name, "leads", now_s=time.time())
+        controller = Controller(
+            catalogue, fleet, path, time.time(), events=events, leads=self._lease.held
+        )
+        self._controller = controller
+        self.leads.set()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(controller.run())
+                tasks.create_task(follow(store, controller))
+                tasks.create_task(anchor_audit(self._state / "audit", controller))
+        finally:
+            self._controller = None
+            await fleet.stop()
+            events.record(EventKind.LEADER, self._name, "leads no longer", now_s=time.time())
+            await events.close()
+
+
+def applied(state: Path) -> Loaded:
+    """The rules in force. Raises ConfigurationError."""
+    store = PolicyStore(state)
+    version = store.current()
+    if version is None:
+        nothing = "nothing was applied; run 'orchestrator apply DIR'"
+        raise ConfigurationError([Problem(state, 1, nothing)])
+    return store.load(version.version)
 
 
 async def serve(state: Path, fresh: bool) -> None:
@@ -26,36 +92,41 @@ async def serve(state: Path, fresh: bool) -> None:
     `fresh`: its clusters were started from nothing; of what an earlier controller knew only the
     costs still hold.
     """
-    store = PolicyStore(state)
-    applied = store.current()
-    if applied is None:
-        nothing = "nothing was applied; run 'orchestrator apply DIR'"
-        raise ConfigurationError([Problem(state, 1, nothing)])
-    loaded = store.load(applied.version)
-    catalogue = Catalogue(loaded.configuration, loaded.version)
-    address = urlsplit(loaded.configuration.controller.url)
+    settings = applied(state).configuration.controller
+    name, address = identity(), urlsplit(settings.url)
+    lease: Lease = (
+        connect(settings.lease, name)
+        if settings.lease is not None
+        else FileLease(state / "controller.lock", name)
+    )
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with aiohttp.ClientSession() as session:
-        fleet = Fleet(catalogue, session)
-        path = state / "controller.json"
-        if fresh:
-            Memory.read(path, fresh=True).write(path)
-        controller = Controller(catalogue, fleet, path, time.time())
-        followers = [
-            asyncio.create_task(follow(store, controller)),
-            asyncio.create_task(anchor_audit(state / "audit", controller)),
-        ]
-        runner = web.AppRunner(application(controller), access_log=None)
+        process = Process(state, lease, name, session, fresh)
+        runner = web.AppRunner(application(process.controller), access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, address.hostname, address.port).start()
-        loop = asyncio.create_task(controller.run())
-        await stopped.wait()
-        for task in (loop, *followers):
-            task.cancel()
-        await fleet.stop()
-        await runner.cleanup()
+
+        async def listen() -> None:
+            if settings.lease is None:
+                # Whoever leads has the port.
+                await process.leads.wait()
+            # In a cluster the URL is that of a Service in front of all that may lead.
+            host = address.hostname if settings.lease is None else None
+            await web.TCPSite(runner, host, address.port).start()
+
+        running = asyncio.gather(process.run(), listen())
+        ended = asyncio.ensure_future(stopped.wait())
+        try:
+            both: list[asyncio.Future[Any]] = [running, ended]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                await running
+        finally:
+            for task in (running, ended):
+                task.cancel()
+            await asyncio.gather(running, ended, return_exceptions=True)
+            await runner.cleanup()
 
 
 def run(state: Path, fresh: bool) -> None:

@@ -6,17 +6,29 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from orchestrator.capacity.override import Override, OverrideKind
+from orchestrator.capacity.planner import Decided
 from orchestrator.capacity.provision import Provision
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
 
 
+class PoolHold(BaseModel):
+    """Somebody's word that a pool takes no request."""
+
+    hold: Hold
+    until_s: float | None = None
+    """Seconds since the epoch; None: until somebody ends it."""
+
+
 class Memory(BaseModel):
     bursts: dict[str, BurstState] = {}
     targets: dict[str, int] = {}
-    holds: dict[str, Hold] = {}
+    holds: dict[str, PoolHold] = {}
     """By pool."""
+    overrides: dict[str, Override] = {}
+    """By workload."""
     draining_published: dict[str, int] = {}
     provisions: dict[str, Provision] = {}
     """How far endpoints are with what was ordered of them."""
@@ -56,9 +68,44 @@ class Memory(BaseModel):
         self.targets = {e: n for e, n in self.targets.items() if e in catalogue.candidates}
         self.provisions = {e: p for e, p in self.provisions.items() if e in catalogue.candidates}
         self.holds = {p: h for p, h in self.holds.items() if p in catalogue.pools}
+        self.overrides = {
+            workload: override
+            for workload, override in self.overrides.items()
+            if (away := _burst_pools(catalogue, workload))
+            and (override.pool is None or override.pool in away)
+        }
         self.warm = [e for e in self.warm if e in catalogue.candidates]
         self.draining_published = {
             w: version for w, version in self.draining_published.items() if w in self.bursts
+        }
+
+    def decided(self) -> Decided:
+        """What the planner goes on from."""
+        return Decided(
+            bursts=self.bursts,
+            targets=self.targets,
+            draining_published=self.draining_published,
+            provisions=self.provisions,
+            overrides=self.overrides,
+        )
+
+    def expire(self, now_s: float) -> list[str]:
+        """Drops words whose time is over; the pools and workloads that they were about."""
+        pools = [p for p, h in self.holds.items() if h.until_s is not None and h.until_s <= now_s]
+        workloads = [w for w, o in self.overrides.items() if not o.holds(now_s)]
+        for pool in pools:
+            del self.holds[pool]
+        for workload in workloads:
+            del self.overrides[workload]
+        return pools + workloads
+
+    def drop_what_is_done(self) -> None:
+        """To release a burst is done once it is released."""
+        self.overrides = {
+            workload: override
+            for workload, override in self.overrides.items()
+            if override.kind is not OverrideKind.RELEASE
+            or self.bursts.get(workload, BurstState()).phase is BurstPhase.BURSTING
         }
 
     def write(self, path: Path) -> None:

@@ -15,7 +15,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
@@ -124,6 +124,8 @@ class Tick:
     cost_usd: Mapping[str, float]
     """By pool."""
     gateways: int
+    events: Mapping[str, int]
+    """Since the start of this process, by kind."""
 
 
 class ControllerMetrics(Collector):
@@ -139,7 +141,6 @@ class ControllerMetrics(Collector):
         )
         self.tick_failures = _counter(TICK_FAILURES, self._registry)
         self._transitions = _counter(TRANSITIONS, self._registry)
-        self.events = _counter(EVENTS, self._registry)
         self.zombies = _gauge(ZOMBIES, self._registry)
         self.leader = _gauge(LEADER, self._registry)
         self.anchored_at_s = _gauge(ANCHORED, self._registry)
@@ -202,6 +203,10 @@ class ControllerMetrics(Collector):
         yield _family(HELD, {(p, h.value): 1 for p, h in snapshot.holds.items()})
         yield _family(BUDGET, {(w,): b.usd_per_day for w, b in budgets.items()})
         yield _family(BUDGET_LEFT, {(w,): u for w, u in snapshot.budget_left_usd.items()})
+        events = CounterMetricFamily(EVENTS.name, EVENTS.help, labels=EVENTS.labels)
+        for kind, count in tick.events.items():
+            events.add_metric([kind], count)
+        yield events
         yield _family(COST, {(p,): usd for p, usd in tick.cost_usd.items()})
 
 

@@ -78,13 +78,23 @@ class Traffic:
         Silence never counts as consent: one that does not report sends on, as its last snapshot
         says, until that is stale.
         """
-        horizon_s = max(self._snapshot_stale_s, GONE_AFTER_S)
+        horizon_s = self._horizon_s
         self._reports = {
             gateway: (at_s, report)
             for gateway, (at_s, report) in self._reports.items()
             if now_s - at_s <= horizon_s
         }
         return min((r.snapshot_version for _, r in self._reports.values()), default=0)
+
+    def all_have(self, version: int, published_s: float, now_s: float) -> bool:
+        """Whether no gateway decides on a snapshot before this one any more. Where none reports,
+        there may still be one, until its snapshot is stale."""
+        oldest = self.oldest_snapshot(now_s)
+        return oldest >= version or (not oldest and now_s - published_s > self._horizon_s)
+
+    @property
+    def _horizon_s(self) -> float:
+        return max(self._snapshot_stale_s, GONE_AFTER_S)
 
     def take_tokens(self) -> dict[str, dict[str, int]]:
         """Tokens by endpoint and workload since the last call."""

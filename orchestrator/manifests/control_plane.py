@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from orchestrator.config.keys import FILE as KEYS_FILE
 from orchestrator.config.load import Loaded, yaml_files
 from orchestrator.config.spec import Cluster
-from orchestrator.manifests.base import CONTROLLER_ACCOUNT
+from orchestrator.manifests.base import CONTROLLER_ACCOUNT, LEASE
 from orchestrator.manifests.parts import (
     CONFIGURATION,
     CONTROLLER,
@@ -149,6 +149,9 @@ def controller(loaded: Loaded, cluster: Cluster, single_node: bool) -> list[Obje
     """Two, one of which leads; on a single node one, which Kubernetes starts again."""
     assert cluster.kubernetes is not None
     image = cluster.kubernetes.image
+    wanted = f"{cluster.kubernetes.namespace}/{LEASE}"
+    if loaded.configuration.controller.lease != wanted:
+        raise RenderError(f"controller.lease: the right to it is given by its name; write {wanted}")
     port = urlsplit(loaded.configuration.controller.url).port or 80
     alive = {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 5}
     container = {

@@ -159,7 +159,7 @@ async def world(tmp_path: Path, usd: float, port: int) -> AsyncIterator[World]:
             controller = Controller(
                 catalogue, Fleet(catalogue, session), tmp_path / "memory.json", time.time()
             )
-            runner = web.AppRunner(application(controller), shutdown_timeout=0.1)
+            runner = web.AppRunner(application(lambda: controller), shutdown_timeout=0.1)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", port).start()
             ticking = asyncio.create_task(controller.run())

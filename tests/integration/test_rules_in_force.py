@@ -107,7 +107,7 @@ async def stack(tmp_path: Path, port: int) -> AsyncIterator[Stack]:
             controller = Controller(
                 catalogue, Fleet(catalogue, session), tmp_path / "controller.json", time.time()
             )
-            runner = web.AppRunner(application(controller), shutdown_timeout=0.1)
+            runner = web.AppRunner(application(lambda: controller), shutdown_timeout=0.1)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", port).start()
             running = [

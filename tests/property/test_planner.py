@@ -64,7 +64,7 @@ observations = st.builds(
     standing=by(endpoints, st.integers(0, 6)),
     progress=by(
         endpoints,
-        st.builds(Progress, st.none() | times_s, st.none() | st.just("no GPU"), st.booleans()),
+        st.builds(Progress, st.none() | st.just("no GPU"), st.booleans()),
     ),
     unheard=st.frozensets(st.sampled_from(endpoints)),
     held=st.frozensets(st.sampled_from(["home-gpu", *AWAY])),

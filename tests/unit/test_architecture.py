@@ -37,6 +37,8 @@ OPENS_CONNECTIONS = {
     "pools/ray.py": "Serve's API",
     "pools/openai.py": "takes the session that all actuators get, and leaves it",
     "pools/engine.py": "engine metrics, warm-up",
+    "controller/lease.py": "the machine's name",
+    "controller/kubernetes_lease.py": "who leads, from Kubernetes",
     "controller/fleet.py": "hands its session to the pools",
     "controller/main.py": "makes that session, listens for gateways",
     "controller/http.py": "answers gateways",

@@ -7,15 +7,18 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from orchestrator.capacity.override import Override, OverrideKind
 from orchestrator.config.spec import Configuration
-from orchestrator.controller.fleet import Fleet
+from orchestrator.controller.events import EventKind
+from orchestrator.controller.fleet import SCALE_RETRY_S, Fleet
 from orchestrator.controller.loop import MAX_GAP_S, Controller
 from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
-from orchestrator.pools.actuator import Replicas
+from orchestrator.pools.actuator import Replicas, Unowned
 from orchestrator.signals.engine import EngineMetrics
-from orchestrator.signals.report import GatewayReport
+from orchestrator.signals.prices import FileFeed
+from orchestrator.signals.report import EndpointReport, GatewayReport
 from tests.fake_pools import FakeCluster
 from tests.worlds import small
 
@@ -37,7 +40,8 @@ def run(
 
             def make(now_s: float, catalogue: Catalogue = SMALL) -> Controller:
                 fleet = Fleet(catalogue, session)
-                return Controller(catalogue, fleet, tmp_path / "controller.json", now_s)
+                path = tmp_path / "controller.json"
+                return Controller(catalogue, fleet, path, now_s, leads=lambda: cluster.leads)
 
             await test(make, cluster)
 
@@ -141,9 +145,12 @@ def test_an_endpoint_that_somebody_else_runs_costs_what_is_held_of_it(run: Run) 
     run(test)
 
 
-def test_a_drain_that_lasts_is_logged_once(
-    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def told(controller: Controller, kind: EventKind) -> list[tuple[str, str]]:
+    """What the event log has of a kind: subjects, and what became of them."""
+    return [(e.subject, e.what) for e in controller.events.after(0) if e.kind is kind]
+
+
+def test_a_drain_that_lasts_is_told_once(run: Run, tmp_path: Path) -> None:
     draining = BurstState(phase=BurstPhase.DRAINING, pool="cloud-gpu", since_s=1, reason="calm")
     Memory(bursts={"assistant": draining}, targets={CLOUD: 1}).write(tmp_path / "controller.json")
 
@@ -154,9 +161,9 @@ def test_a_drain_that_lasts_is_logged_once(
         for now_s in (100, 700, 701, 702):
             await controller.tick(now_s)
         assert "lasts longer" in controller.state()["bursts"]["assistant"]["reason"]
+        assert told(controller, EventKind.BURST) == [("assistant", "is still draining")]
 
     run(test)
-    assert [r.levelname for r in caplog.records if "still drains" in r.message] == ["WARNING"]
 
 
 def test_a_pool_that_somebody_drains_stays_drained_over_a_restart(run: Run) -> None:
@@ -175,5 +182,283 @@ def test_a_pool_that_somebody_drains_stays_drained_over_a_restart(run: Run) -> N
         assert again.snapshot.holds == {}
         with pytest.raises(KeyError):
             again.hold("nowhere", Hold.LEAVING)
+
+    run(test)
+
+
+def changed(**controller: object) -> Catalogue:
+    """The small world under other settings of its controller."""
+    raw = SMALL.configuration.model_dump(mode="json")
+    raw["controller"] |= controller
+    return Catalogue(Configuration.model_validate(raw), "v2")
+
+
+ENDPOINTS = {"home_gpu": HOME, "old": "old/m"}
+
+
+def report(version: int = 0, **inflight: int) -> GatewayReport:
+    """Of a gateway with so many requests open, by place."""
+    endpoints = {
+        ENDPOINTS[pool]: EndpointReport(inflight=count, ttft_s=[9.0] * 20)
+        for pool, count in inflight.items()
+    }
+    return GatewayReport(
+        gateway_id="g", config_version="v1", snapshot_version=version, endpoints=endpoints
+    )
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every feed says 2 USD."""
+    monkeypatch.setattr(FileFeed, "usd_per_gpu_hour", lambda *_: 2.0)
+
+    def refresh(feed: FileFeed, now_s: float) -> None:
+        feed.fetched_at_s = now_s
+
+    monkeypatch.setattr(FileFeed, "refresh", refresh)
+
+
+async def until_it_bursts(controller: Controller, now_s: float) -> float:
+    """Ticks under a load that home cannot hold; returns the time."""
+    await controller.tick(now_s)
+    for _ in range(8):
+        now_s += 1
+        controller.exchange(report(home_gpu=30), now_s)
+        await controller.tick(now_s)
+        await settle()
+    return now_s
+
+
+@pytest.mark.usefixtures("cheap")
+def test_every_action_is_told_once_with_its_reason(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(100)
+        await until_it_bursts(controller, 100)
+        assert set(cluster.scaled) == {(CLOUD, 2)}
+        scaled = [e for e in controller.events.after(0) if e.kind is EventKind.SCALE]
+        assert [(e.subject, e.what) for e in scaled] == [(CLOUD, "scale to 2")]
+        assert "TTFT p95" in scaled[0].reason
+        assert told(controller, EventKind.BURST) == [("assistant", "bursting to cloud-gpu")]
+
+    run(test)
+
+
+@pytest.mark.usefixtures("cheap")
+def test_a_scale_up_that_is_given_up_is_told_and_shown(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(100)
+        now_s = await until_it_bursts(controller, 100)
+        cluster.replicas[CLOUD] = Replicas(deployed=False, failed="no such model")
+        for _ in range(SCALE_RETRY_S + 1):
+            now_s += 1
+            controller.exchange(report(home_gpu=30), now_s)
+            await controller.tick(now_s)
+        assert told(controller, EventKind.GIVE_UP) == [(CLOUD, "given up, for 60 s")]
+        shown = controller.state()["pools"]["cloud-gpu"]["variants"]["m-fp16"]["given_up"]
+        assert shown is None, "by the wall's clock that is long over"
+        assert controller.state()["pools"]["cloud-gpu"]["replicas_target"] == 0
+
+    run(test)
+
+
+@pytest.mark.usefixtures("cheap")
+def test_in_advisory_mode_it_says_what_it_would_do_and_does_nothing(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(100, changed(mode="advisory"))
+        await until_it_bursts(controller, 100)
+        assert not cluster.scaled
+        assert controller.snapshot.bursts["assistant"].phase is BurstPhase.HOME
+        assert controller.state()["bursts"]["assistant"]["state"] == "bursting"
+        burst = ("assistant", "advice: bursting to cloud-gpu")
+        assert told(controller, EventKind.BURST) == [burst]
+        assert told(controller, EventKind.SCALE) == [(CLOUD, "advice: scale to 2")]
+
+    run(test)
+
+
+def test_a_disk_that_takes_nothing_stops_no_tick(run: Run, tmp_path: Path) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(100)
+        await controller.tick(100)
+        draft = tmp_path / "controller.draft"
+        draft.mkdir()
+        for now_s in (101, 102):
+            await controller.tick(now_s)
+        assert controller.snapshot.created_at_s == 102
+        draft.rmdir()
+        await controller.tick(103)
+        assert told(controller, EventKind.STATE) == [
+            ("controller", "its memory is not written"),
+            ("controller", "its memory is written again"),
+        ]
+
+    run(test)
+
+
+def test_calls_of_clusters_and_engines_are_bounded_by_their_number_and_shown(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.replicas[CLOUD] = Replicas(ready=1)
+        cluster.metrics = dict.fromkeys((HOME, CLOUD), EngineMetrics(running=1, waiting=0))
+        ticking = asyncio.create_task((controller := make(100, changed(tick_s=0.01))).run())
+        async with asyncio.timeout(5):
+            while controller.state()["last_tick"].get("calls") != 2 + 2:
+                await asyncio.sleep(0.01)
+        ticking.cancel()
+
+    run(test)
+
+
+def test_a_hold_ends_by_itself_also_after_a_restart(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        first = make(100)
+        await first.tick(100)
+        first.hold("home-gpu", Hold.DRAINED, until_s=110)
+        await first.tick(101)
+        again = make(109)
+        await again.tick(109)
+        assert again.snapshot.holds == {"home-gpu": Hold.DRAINED}
+        assert again.state()["pools"]["home-gpu"]["hold_until_s"] == 110
+        await again.tick(110)
+        assert again.snapshot.holds == {}
+        assert told(again, EventKind.HOLD)[-1] == ("home-gpu", "is held no longer")
+
+    run(test)
+
+
+@pytest.mark.usefixtures("cheap")
+def test_a_word_on_a_burst_holds_for_its_time_and_over_a_restart(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        first = make(100)
+        await first.tick(100)
+        first.override("assistant", Override(kind=OverrideKind.FORCE, until_s=150))
+        await first.tick(101)
+        assert first.snapshot.bursts["assistant"].phase is BurstPhase.BURSTING
+        again = make(102)
+        for now_s in (102, 149):
+            await again.tick(now_s)
+        assert again.snapshot.bursts["assistant"].phase is BurstPhase.BURSTING
+        assert again.state()["bursts"]["assistant"]["override"]["until_s"] == 150
+        for now_s in (150, 151, 155):
+            await again.tick(now_s)
+        assert again.snapshot.bursts["assistant"].phase is not BurstPhase.BURSTING
+
+    run(test)
+
+
+def test_a_word_on_a_burst_is_only_taken_where_the_rules_have_one(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(100)
+        with pytest.raises(KeyError):
+            controller.override("nobody", Override(kind=OverrideKind.HOLD))
+        with pytest.raises(ValueError, match="no burst"):
+            controller.override("records", Override(kind=OverrideKind.FORCE))
+        with pytest.raises(ValueError, match="may burst to cloud-gpu, not 'home-gpu'"):
+            controller.override("assistant", Override(kind=OverrideKind.FORCE, pool="home-gpu"))
+
+    run(test)
+
+
+@pytest.mark.usefixtures("cheap")
+def test_who_does_not_lead_any_more_publishes_remembers_and_scales_nothing(
+    run: Run, tmp_path: Path
+) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(100)
+        await controller.tick(100)
+        before = (tmp_path / "controller.json").read_bytes(), controller.snapshot
+        cluster.leads = False
+        await until_it_bursts(controller, 101)
+        assert not cluster.scaled
+        assert ((tmp_path / "controller.json").read_bytes(), controller.snapshot) == before
+
+    run(test)
+
+
+def stray(ready: int) -> Unowned:
+    return Unowned("old--m", "old/m", "http://127.0.0.1:9/pools/old/m", Replicas(ready=ready))
+
+
+def test_what_has_no_place_in_the_rules_goes_when_nobody_uses_it(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.unowned = [stray(ready=1)]
+        cluster.metrics = {"old/m": EngineMetrics(running=1, waiting=0)}
+        controller = make(100)
+        await controller.tick(100)
+        told_with = controller.snapshot.version
+        assert [u["name"] for u in controller.state()["unowned"]] == ["old--m"]
+        steps = [
+            ("a gateway may not know yet", report(told_with - 1), 0),
+            ("a request is open there", report(told_with, old=1), 0),
+            ("the engine runs something", report(told_with), 1),
+        ]
+        for now_s, (why, said, running) in enumerate(steps, 101):
+            cluster.metrics = {"old/m": EngineMetrics(running=running, waiting=0)}
+            controller.exchange(said, now_s)
+            await controller.tick(now_s)
+            await settle()
+            assert not cluster.released, why
+        cluster.metrics = {"old/m": EngineMetrics(running=0, waiting=0)}
+        controller.exchange(report(told_with), 110)
+        for now_s in (110, 111):
+            await controller.tick(now_s)
+            await settle()
+        assert cluster.released == ["old--m"]
+        assert told(controller, EventKind.RELEASE) == [("old/m", "release")]
+        await controller.tick(112)
+        assert controller.state()["unowned"] == []
+
+    run(test)
+
+
+def test_what_has_no_place_and_serves_nothing_goes_without_being_asked(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.unowned = [stray(ready=0)]
+        controller = make(100)
+        await controller.tick(100)
+        controller.exchange(report(controller.snapshot.version), 101)
+        await controller.tick(101)
+        await settle()
+        assert cluster.released == ["old--m"]
+
+    run(test)
+
+
+def test_an_engine_without_a_place_that_says_nothing_is_not_taken_for_idle(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.unowned = [stray(ready=1)]
+        controller = make(100)
+        await controller.tick(100)
+        for now_s in (101, 700):
+            controller.exchange(report(controller.snapshot.version), now_s)
+            await controller.tick(now_s)
+            await settle()
+        assert not cluster.released
+        controller.exchange(report(controller.snapshot.version), 701)
+        await controller.tick(701)
+        await settle()
+        assert cluster.released, "silent for longer than a drain may last"
+
+    run(test)
+
+
+def test_replicas_that_nobody_remembers_ordering_are_taken_over(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.replicas[CLOUD] = Replicas(ready=2)
+        cluster.metrics[CLOUD] = EngineMetrics(running=1, waiting=0)
+        controller = make(100)
+        await controller.tick(100)
+        adopted = told(controller, EventKind.ADOPT)
+        assert (CLOUD, "2 replicas are taken over, 0 were expected") in adopted
+        assert controller.state()["pools"]["cloud-gpu"]["replicas_target"] == 2
+        cluster.metrics[CLOUD] = EngineMetrics(running=0, waiting=0)
+        await controller.tick(101)
+        await settle()
+        assert cluster.scaled == [(CLOUD, 0)]
+        assert len(told(controller, EventKind.ADOPT)) == len(adopted)
 
     run(test)

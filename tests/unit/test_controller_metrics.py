@@ -1,6 +1,7 @@
 """What a controller shows at `/metrics`."""
 
 import math
+from dataclasses import replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -31,6 +32,7 @@ def tick(bursts: dict[str, BurstState], now_s: float = 1000) -> Tick:
         existing={HOME: 1, CLOUD: 1},
         cost_usd={"home-gpu": 3},
         gateways=2,
+        events={"scale": 3},
     )
 
 
@@ -67,7 +69,7 @@ def test_a_stale_quote_and_a_missing_one_are_not_usable() -> None:
     assert shown(metrics)["orchestrator_quote_fetched_timestamp_seconds"] == {("cloud-gpu",): 1000}
     lost = tick(AT_HOME)
     without = lost.snapshot.model_copy(update={"quotes": {}})
-    metrics.show(Tick(SMALL, without, lost.targets, lost.existing, lost.cost_usd, 0))
+    metrics.show(replace(lost, snapshot=without))
     assert shown(metrics)[usable] == {("home-gpu",): 0, ("cloud-gpu",): 0}
 
 
@@ -101,6 +103,7 @@ def test_replicas_and_money_are_shown_by_what_they_are_for() -> None:
     assert found["orchestrator_pool_held"] == {("home-gpu", "drained"): 1}
     assert found["orchestrator_budget_usd_per_day"] == {("assistant",): 10}
     assert found["orchestrator_budget_left_usd"] == {("assistant",): 4}
+    assert found["orchestrator_events_total"] == {("scale",): 3}
     assert found["orchestrator_cost_usd"] == {("home-gpu",): 3}
 
 

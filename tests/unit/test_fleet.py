@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from orchestrator.capacity.provision import Progress
-from orchestrator.controller import fleet as fleet_module
+from orchestrator.controller import jobs
 from orchestrator.controller.fleet import LOST_AFTER_S, SCALE_RETRY_S, Fleet
 from orchestrator.pools.actuator import Replicas
 from orchestrator.signals.engine import EngineMetrics
@@ -151,10 +151,10 @@ def test_a_cluster_that_hangs_holds_up_one_tick_and_is_not_waited_for_again(
     async def test(fleet: Fleet, cluster: FakeCluster) -> None:
         cluster.hanging = {"home"}
         cluster.replicas = {CLOUD: Replicas(ready=1)}
-        monkeypatch.setattr(fleet_module, "PATIENCE_S", 0.01)
+        monkeypatch.setattr(jobs, "PATIENCE_S", 0.01)
         await fleet.observe(100)
         assert fleet.replicas(CLOUD).ready == 1
-        monkeypatch.setattr(fleet_module, "PATIENCE_S", 3600)
+        monkeypatch.setattr(jobs, "PATIENCE_S", 3600)
         for now_s in (101, 102):
             await fleet.observe(now_s)
         assert fleet.ready(CLOUD, 102) == 1

@@ -245,6 +245,7 @@ models:
             {"      api_server: [10.43.0.1/32, 192.0.2.10/32]\n": ""},
             "give kubernetes.api_server",
         ),
+        ({"lease: orchestrator/": "lease: another/"}, "write orchestrator/orchestrator-controller"),
         # A policy of the one would hold for the other.
         (
             {"\nmodels:\n": SECOND_POOL, "pools: [gpu]": "pools: [gpu, gpu-]"},

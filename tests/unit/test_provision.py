@@ -44,10 +44,6 @@ def test_every_replica_that_comes_gives_it_its_time_again() -> None:
     assert after(5, waiting, ordered=3, ready=1, start_s=1000 + 2 * LIMIT_S).failures == 1
 
 
-def test_what_was_on_its_way_before_anybody_looked_is_counted_from_then() -> None:
-    assert after(0, progress=Progress(pending_since_s=1000 - LIMIT_S - 1)).failures == 1
-
-
 def test_what_the_cluster_gives_up_is_given_up_as_soon_as_that_can_be_about_this_order() -> None:
     assert after(SETTLE_S - 1, progress=FAILED).failures == 0
     given_up = after(SETTLE_S, progress=FAILED)

@@ -54,3 +54,13 @@ def test_who_waits_in_gateways_is_counted_once_and_its_age_wherever_it_could_run
     assert sorted(traffic.queued_ages_s("q/v", 1)) == [1, 2, 3, 4]
     assert traffic.queued("elsewhere", 1) == 0
     assert traffic.queued("p/v", GONE_AFTER_S + 1) == 0
+
+
+def test_where_no_gateway_reports_there_may_still_be_one_until_its_snapshot_is_stale() -> None:
+    traffic = Traffic(20, STALE_S)
+    assert not traffic.all_have(5, 0, STALE_S)
+    assert traffic.all_have(5, 0, STALE_S + 1)
+    traffic.take(report("a", 4), STALE_S + 1)
+    assert not traffic.all_have(5, 0, STALE_S + 2)
+    traffic.take(report("a", 5), STALE_S + 2)
+    assert traffic.all_have(5, STALE_S + 1, STALE_S + 2)

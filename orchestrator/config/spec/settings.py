@@ -1,6 +1,6 @@
 """How the product itself runs: policy, gateway, controller."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -98,6 +98,16 @@ class Controller(Spec):
     """What watches the fleet and scales it."""
 
     url: HttpUrl = Field(description="where gateways exchange reports for snapshots")
+    mode: Literal["active", "advisory"] = Field(
+        default="active",
+        description="`advisory`: plans and events say what it would do; nothing is scaled, and "
+        "nobody bursts",
+    )
+    lease: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9.-]+$")] | None = Field(
+        default=None,
+        description="Kubernetes Lease, as `namespace/name`, by which several controllers agree on "
+        "the one that leads; none: a lock in the state directory of one machine",
+    )
     tick_s: Seconds = Field(default=1, description="from one look at the fleet to the next")
     window_s: Seconds = Field(default=20, description="length of the latency windows")
     drain_timeout_s: Seconds = Field(
