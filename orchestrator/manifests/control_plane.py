@@ -206,7 +206,7 @@ def controller(loaded: Loaded, cluster: Cluster, single_node: bool) -> list[Obje
             labels=CONTROLLER,
             spec={
                 "selector": CONTROLLER,
-                "ports": [{"name": "http", "port": port, "targetPort": "http"}],
+                "ports": [{"name": "http", "protocol": "TCP", "port": port, "targetPort": "http"}],
             },
         ),
         obj(

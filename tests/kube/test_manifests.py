@@ -75,12 +75,13 @@ def test_the_server_takes_every_object(server: DynamicClient, namespace: str, ov
     assert taken >= {o["kind"] for o in made} - OPERATORS
 
 
-def may(admin: client.ApiClient, namespace: str, verb: str, **what: str) -> bool:
+def may(admin: client.ApiClient, of: str, verb: str, **what: str) -> bool:
+    """Whether the controller's account of the namespace may do it, there or where `what` says."""
     review = client.AuthorizationV1Api(admin).create_subject_access_review(
         {
             "spec": {
-                "user": f"system:serviceaccount:{namespace}:{CONTROLLER_ACCOUNT}",
-                "resourceAttributes": {"verb": verb, "namespace": namespace, **what},
+                "user": f"system:serviceaccount:{of}:{CONTROLLER_ACCOUNT}",
+                "resourceAttributes": {"verb": verb, "namespace": of} | what,
             }
         }
     )
@@ -109,7 +110,7 @@ def test_the_controller_may_do_what_it_does_and_nothing_else(
         for verb in ("get", "update"):
             assert may(admin, namespace, verb, name=LEASE, **lease)
             assert not may(admin, namespace, verb, name="another", **lease)
-        assert may(admin, "", "watch", group="", resource="nodes")
+        assert may(admin, namespace, "watch", namespace="", group="", resource="nodes")
         for verb, group, resource in (
             ("get", "", "secrets"),
             ("list", "", "secrets"),
@@ -123,7 +124,7 @@ def test_the_controller_may_do_what_it_does_and_nothing_else(
             ("create", "rbac.authorization.k8s.io", "rolebindings"),
         ):
             assert not may(admin, namespace, verb, group=group, resource=resource), resource
-        assert not may(admin, "default", "list", **ray)
+        assert not may(admin, namespace, "list", namespace="default", **ray)
     finally:
         rbac = client.RbacAuthorizationV1Api(admin)
         rbac.delete_cluster_role_binding(bound["metadata"]["name"])
