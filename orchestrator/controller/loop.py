@@ -13,6 +13,7 @@ from orchestrator.controller.chronicle import Chronicle
 from orchestrator.controller.events import EventKind, EventLog
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.memory import Memory, PoolHold
+from orchestrator.controller.metrics import ControllerMetrics, Tick
 from orchestrator.controller.quotes import Quotes
 from orchestrator.controller.status import status
 from orchestrator.controller.strays import Strays
@@ -55,6 +56,8 @@ class Controller:
         """Rules that are taken up at the next tick."""
         self._fleet = fleet
         self._leads = leads
+        self.metrics = ControllerMetrics()
+        self.metrics.leader.set(1)
         self.events = events or EventLog(memory_path.with_name("events.jsonl"))
         self._chronicle = Chronicle(self.events)
         self._strays = Strays()
@@ -113,8 +116,10 @@ class Controller:
         while True:
             began_s, calls = time.monotonic(), self._fleet.calls
             try:
-                await self.tick(time.time())
+                with self.metrics.tick_duration_s.time():
+                    await self.tick(time.time())
             except Exception as error:
+                self.metrics.tick_failures.inc()
                 log.error("a tick failed: %s", without_text(error))
             self._last_tick = {
                 "duration_s": round(time.monotonic() - began_s, 4),
@@ -129,13 +134,14 @@ class Controller:
             await asyncio.sleep(self._catalogue.configuration.zombies.sweep_s)
             try:
                 await self.sweep(time.time())
-            except Exception:
-                log.exception("a sweep failed")
+            except Exception as error:
+                log.error("a sweep failed: %s", without_text(error))
 
     async def sweep(self, now_s: float) -> None:
         if not self._published or not self._leads():
             return
         await self._sweeper.sweep(self._catalogue, self.snapshot, now_s)
+        self.metrics.found(self._sweeper.findings)
         if self._acts and self._leads():
             self._sweeper.give_back_due(self._catalogue, now_s)
 
@@ -195,6 +201,17 @@ class Controller:
             budget_left_usd=budget_left,
         )
         self._published = True
+        self.metrics.show(
+            Tick(
+                catalogue=self._catalogue,
+                snapshot=self.snapshot,
+                targets=planned.targets,
+                existing=observation.replicas,
+                cost_usd=memory.costs.by_pool,
+                gateways=len(self._traffic.reports()),
+                events=self.events.counts,
+            )
+        )
         self._execute(planned, observation, now_s)
 
     @property

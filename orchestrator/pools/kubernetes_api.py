@@ -40,7 +40,7 @@ class ApiError(PoolError):
             self.answer: dict[str, Any] = dict(json.loads(body))
         except (ValueError, TypeError):
             self.answer = {}
-        super().__init__(f"{asked}: {status}: {str(self.answer.get('message', ''))[:500]}")
+        super().__init__(f"{asked}: {status}", str(self.answer.get("message", ""))[:500])
 
 
 class KubernetesApi:

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from orchestrator.pools.actuator import PoolError
 from orchestrator.pools.kubernetes_api import ApiError, KubernetesApi
+from orchestrator.safe_log import without_text
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
@@ -80,8 +81,9 @@ class Mirror(Generic[T]):
                 # Controllers that lost the same server do not all come back at once.
                 self._stopped.wait(longest_s * random.uniform(0.7, 1.3))
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
-            except Exception:
-                log.exception("%s is not followed as it should be", self._path)
+            except Exception as error:
+                why = without_text(error)
+                log.error("%s is not followed as it should be: %s", self._path, why)
                 self.trouble = "an object that cannot be read"
                 self._version = None
                 self._stopped.wait(LONGEST_PAUSE_S)

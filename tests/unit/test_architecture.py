@@ -24,6 +24,7 @@ ALLOWED = {
     "simulate": set(),
     "replay": {"config"},
     "stack": {"pools", "policy", "config"},
+    "manifests": {"gateway", "controller", "stack", "pools", "policy", "signals", "config"},
 }
 
 EVERYWHERE = ("durable", "safe_log")
@@ -34,6 +35,7 @@ OPENS_CONNECTIONS = {
     "gateway/server.py": "listens for clients",
     "gateway/jwks.py": "public keys of token issuers, from where the configuration says",
     "gateway/tracing.py": "spans to the operator's collector, never content",
+    "gateway/leave.py": "asks the gateways of its own pod whether a request is open",
     "gateway/exchange.py": "reports and snapshots, never content",
     "signals/prices_http.py": "prices, from where the configuration says, never content",
     "pools/kubernetes_api.py": "the API server of a Kubernetes cluster",

@@ -1,5 +1,6 @@
 """What all specs share: the strict base, and the types of their fields."""
 
+from ipaddress import ip_network
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -16,6 +17,14 @@ Usd = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Jurisdiction = Annotated[str, Field(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
 Certification = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._/-]{0,62}$")]
+
+
+def _cidr(value: str) -> str:
+    ip_network(value)
+    return value
+
+
+Cidr = Annotated[str, AfterValidator(_cidr)]
 
 
 def _data_class(value: object) -> object:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from orchestrator.config.spec.base import (
     Certification,
+    Cidr,
     DataClassLabel,
     DnsLabel,
     HttpUrl,
@@ -66,6 +67,11 @@ class Kubernetes(Spec):
     )
     context: str | None = Field(
         default=None, description="of the kubeconfig, instead of its current one"
+    )
+    api_server: list[Cidr] = Field(
+        default=[],
+        description="addresses of its API server, such as 10.96.0.1/32: `manifests render` lets "
+        "nothing else be reached by what asks it",
     )
     weights_claim: DnsLabel | None = Field(
         default=None, description="PersistentVolumeClaim with weights, mounted at /models to read"
