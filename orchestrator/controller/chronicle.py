@@ -22,6 +22,7 @@ class Chronicle:
         """The last order of each endpoint that has not been reached."""
         self._failures: dict[str, str] = {}
         self._lost: dict[str, str] = {}
+        self._doubted: dict[str, str] = {}
         self._stood: dict[str, int] = {}
         self._released: set[str] = set()
         self._unwritten = ""
@@ -92,6 +93,16 @@ class Chronicle:
         for cluster in self._lost.keys() - lost.keys():
             self._events.record(EventKind.CLUSTER, cluster, "is observed again", now_s=now_s)
         self._lost = dict(lost)
+
+    def prices(self, troubles: Mapping[str, str], now_s: float) -> None:
+        """Pools whose feeds are not believed or do not answer, and why."""
+        for pool in troubles.keys() - self._doubted.keys():
+            self._events.record(
+                EventKind.PRICE, pool, "its price is not renewed", troubles[pool], now_s=now_s
+            )
+        for pool in self._doubted.keys() - troubles.keys():
+            self._events.record(EventKind.PRICE, pool, "its price is renewed again", now_s=now_s)
+        self._doubted = dict(troubles)
 
     def state(self, failure: str, now_s: float) -> None:
         """Whether what must not be forgotten could be written; empty: it was."""

@@ -181,6 +181,7 @@ class Controller:
         self._chronicle.planned(memory, planned, observation, now_s)
         self._chronicle.clusters(self._fleet.unseen, now_s)
         self._chronicle.failures(self._fleet.failures, now_s)
+        self._chronicle.prices(self._quotes.troubles(), now_s)
         for stray in self._strays.follow(self._fleet.unowned, version, now_s):
             self._chronicle.strayed(stray, now_s)
         self._remember(planned, quotes, version, now_s)

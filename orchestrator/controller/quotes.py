@@ -81,6 +81,11 @@ class Quotes:
                 return f"price feed {name}: {trouble}"
         return None
 
+    def troubles(self) -> dict[str, str]:
+        """By pool, of those that have one."""
+        found = {name: self.trouble(name) for name in self._pools}
+        return {name: trouble for name, trouble in found.items() if trouble is not None}
+
     def described(self, pool: str, now_s: float) -> dict[str, str | None]:
         """What people are told beside the quote: what its feeds do wrong, what it is made of."""
         price = self._pools[pool].price.onprem

@@ -12,12 +12,12 @@ import pytest
 from aiohttp import web
 
 from orchestrator.config.spec import Configuration
-from orchestrator.controller import fleet as fleet_module
+from orchestrator.controller.events import EventKind
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.quotes import Quotes
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.pools.ray import Replicas
+from orchestrator.pools.actuator import Replicas
 from tests.fake_pools import FakeCluster
 from tests.integration.engines import scripted, serve
 from tests.price_server import FAULTS, PriceServer, price_server
@@ -65,9 +65,8 @@ async def said(quotes: Quotes, now_s: float) -> float | None:
 def test_a_controllers_ticks_do_not_wait_for_a_feed_that_hangs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    cluster = FakeCluster()
+    cluster = FakeCluster(monkeypatch)
     cluster.replicas = {"home-gpu/m-fp16": Replicas(ready=1)}
-    monkeypatch.setattr(fleet_module, "RayPools", cluster)
 
     async def test(server: PriceServer) -> None:
         catalogue = Catalogue(world(http_feed(server.url, timeout_s=600)), "v1")
@@ -89,9 +88,8 @@ def test_a_controllers_ticks_do_not_wait_for_a_feed_that_hangs(
 def test_the_last_good_price_survives_a_controller_and_is_what_its_successor_measures_by(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    cluster = FakeCluster()
+    cluster = FakeCluster(monkeypatch)
     cluster.replicas = {"home-gpu/m-fp16": Replicas(ready=1)}
-    monkeypatch.setattr(fleet_module, "RayPools", cluster)
 
     async def test(server: PriceServer) -> None:
         catalogue = Catalogue(world(http_feed(server.url)), "v1")
@@ -111,6 +109,14 @@ def test_the_last_good_price_survives_a_controller_and_is_what_its_successor_mea
             server.does = 0.01
             second = Controller(catalogue, Fleet(catalogue, session), path, 1001)
             state = await tick(second, 1010)
+            server.does = 2.1
+            await tick(second, 1020)
+            told = [e for e in second.events.after(0) if e.kind is EventKind.PRICE]
+        assert [(e.subject, e.what) for e in told] == [
+            ("cloud-gpu", "its price is not renewed"),
+            ("cloud-gpu", "its price is renewed again"),
+        ]
+        assert "0.01 USD per GPU-hour is outside 1 to 4" in told[0].reason
         assert state["quote"]["usd_per_gpu_hour"] == 2.0
         assert state["quote"]["valid_to_s"] < 1010
         assert "0.01 USD per GPU-hour is outside 1 to 4" in state["price"]["trouble"]
