@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orjson
 
-from orchestrator.ledger.background import BackgroundWriter
+from orchestrator.ledger.writer import BackgroundWriter
 
 
 @dataclass(slots=True)

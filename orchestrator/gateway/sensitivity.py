@@ -36,7 +36,7 @@ class Labels:
 
     @property
     def highest(self) -> DataClass:
-        return max(self.claimed, self.session, self.content)
+        return max(self.claimed, self.session, self.classification.data_class)
 
 
 class Sensitivity:
@@ -73,12 +73,13 @@ class Sensitivity:
             if max(labels.claimed, labels.content) > own:
                 raise _unknowable()
             return False
-        if labels.highest <= own:
+        highest = labels.highest
+        if highest <= own:
             if own <= DataClass.INTERNAL:
                 self._ratchet.seen_unraised(labels.conversation)
             return False
         try:
-            self._ratchet.keep(labels.conversation, labels.highest)
+            self._ratchet.keep(labels.conversation, highest)
         except SessionsUnavailable:
             raise _unknowable() from None
         return True

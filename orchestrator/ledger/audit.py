@@ -14,12 +14,15 @@ import orjson
 from orchestrator.durable import sync_directory
 from orchestrator.ledger.audit_anchors import Head, anchor
 from orchestrator.ledger.audit_files import ChainFiles
-from orchestrator.ledger.background import BackgroundWriter
+from orchestrator.ledger.writer import BackgroundWriter
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DecisionRow:
-    """One decision: for one attempt of one request."""
+    """One decision: for one attempt of one request.
+
+    Nobody changes one; to have that enforced would cost a request four times as much.
+    """
 
     time_s: float
     """Seconds since the epoch."""

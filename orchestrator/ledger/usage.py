@@ -2,15 +2,13 @@
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
-from orchestrator.ledger.background import BackgroundWriter
+from orchestrator.ledger.writer import BackgroundWriter
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
+class UsageRecord(NamedTuple):
     """One attempt. Times are seconds; tokens are the engine's own count unless said otherwise."""
 
     request_id: str
@@ -38,10 +36,9 @@ class UsageRecord:
     duration_s: float
 
 
-_NAMES = [f.name for f in fields(UsageRecord)]
+_NAMES = UsageRecord._fields
 _CREATE = f"CREATE TABLE IF NOT EXISTS usage ({', '.join(_NAMES)})"
 _INSERT = f"INSERT INTO usage VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608
-_row = attrgetter(*_NAMES)
 
 
 BUSY_S = 5.0
@@ -70,7 +67,7 @@ class UsageLedger(BackgroundWriter[UsageRecord]):
             for batch in self._batches():
                 try:
                     with connection:
-                        connection.executemany(_INSERT, map(_row, batch))
+                        connection.executemany(_INSERT, batch)
                 except _BROKEN_RECORD:
                     self._drop(_insert_sound(connection, batch))
         except BaseException:
@@ -101,7 +98,7 @@ def _insert_sound(connection: sqlite3.Connection, batch: Iterable[UsageRecord]) 
     with connection:
         for record in batch:
             try:
-                connection.execute(_INSERT, _row(record))
+                connection.execute(_INSERT, record)
             except _BROKEN_RECORD:
                 broken += 1
     return broken

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from orchestrator.config import keys
 from orchestrator.config.store import PolicyStore
 from orchestrator.gateway.app import Gateway
-from orchestrator.gateway.connections import Limits
+from orchestrator.gateway.connections import ConnectionLimits
 from orchestrator.gateway.server import listen, server
 from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
 from orchestrator.simulate.faults import Fault
@@ -114,7 +114,9 @@ def apply(directory: Path) -> None:
 
 
 @asynccontextmanager
-async def serve_gateway(directory: Path, limits: Limits | None = None) -> AsyncIterator[str]:
+async def serve_gateway(
+    directory: Path, limits: ConnectionLimits | None = None
+) -> AsyncIterator[str]:
     """The URL of a gateway by this configuration, which keeps its records beside it."""
     apply(directory)
     gateway = Gateway(directory)
@@ -164,7 +166,7 @@ async def world(
     total_s: float = 60,
     max_open: int = 100,
     home_is_dead: bool = False,
-    limits: Limits | None = None,
+    limits: ConnectionLimits | None = None,
     replacing: Mapping[str, str] | None = None,
     spec: EngineSpec = FAST,
     more: str = "",

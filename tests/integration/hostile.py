@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from orchestrator.gateway.connections import Limits
+from orchestrator.gateway.connections import ConnectionLimits
 from tests.integration.engines import World
 from tests.integration.running import Running, running
 
@@ -25,7 +25,7 @@ def attacked(directory: Path) -> Iterator[Running]:
     """A world whose gateway waits for little, and takes bodies that are not small."""
     with running(
         directory,
-        limits=Limits(head_s=2, linger_s=0.5, keep_alive_s=2),
+        limits=ConnectionLimits(head_s=2, linger_s=0.5, keep_alive_s=2),
         replacing={"max_body_bytes: 2000": "max_body_bytes: 400000"},
     ) as made:
         yield made

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from orchestrator.gateway import upstream
-from orchestrator.gateway.placement import Placement
+from orchestrator.gateway.decisions import Decisions
 from tests.integration.engines import World, billed, run, text
 
 ANSWER = " t0 t1 t2"
@@ -367,7 +367,7 @@ def test_a_failure_of_our_own_is_told_without_its_reason_and_counted(
     def broken(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(Placement, "_decide", broken)
+    monkeypatch.setattr(Decisions, "of", broken)
 
     async def test(w: World) -> None:
         async with w.post() as answer:

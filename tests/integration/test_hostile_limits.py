@@ -10,8 +10,8 @@ import psutil
 import pytest
 import uvloop
 
-from orchestrator.gateway import app
-from orchestrator.gateway.connections import Limits
+from orchestrator.gateway import request_body
+from orchestrator.gateway.connections import ConnectionLimits
 from tests.integration.engines import World, world
 from tests.integration.hostile import (
     AFTER,
@@ -113,7 +113,7 @@ def test_a_body_that_the_client_says_is_short_ends_there(stack: Running) -> None
 def test_a_body_that_does_not_come_is_not_waited_for(
     stack: Running, monkeypatch: pytest.MonkeyPatch, framing: bytes
 ) -> None:
-    monkeypatch.setattr(app, "BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", 0.3)
     got = stack.run(sent(stack.w, authorized(stack.w) + framing + b"\r\n\r\n"))
     assert refusal(got) == (408, "body_timeout")
 
@@ -142,7 +142,7 @@ def test_slow_heads_are_cut_off_and_harm_nobody(tmp_path: Path) -> None:
         return got
 
     async def inside() -> None:
-        async with world(tmp_path, limits=Limits(head_s=0.5, linger_s=0.3)) as w:
+        async with world(tmp_path, limits=ConnectionLimits(head_s=0.5, linger_s=0.3)) as w:
             async with asyncio.timeout(30), served_meanwhile(w):
                 answers = await asyncio.gather(*(dribble(w) for _ in range(200)))
             assert {refusal(got) for got in answers} == {(408, "header_timeout")}
@@ -153,7 +153,7 @@ def test_slow_heads_are_cut_off_and_harm_nobody(tmp_path: Path) -> None:
 def test_slow_bodies_are_cut_off_and_harm_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "BODY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", 0.5)
 
     async def dribble(w: World) -> bytes:
         reader, writer = await connect(w)
@@ -168,7 +168,7 @@ def test_slow_bodies_are_cut_off_and_harm_nobody(
         return got
 
     async def inside() -> None:
-        async with world(tmp_path, limits=Limits(linger_s=0.3), max_open=300) as w:
+        async with world(tmp_path, limits=ConnectionLimits(linger_s=0.3), max_open=300) as w:
             async with asyncio.timeout(30), served_meanwhile(w):
                 answers = await asyncio.gather(*(dribble(w) for _ in range(200)))
             assert {refusal(got) for got in answers} == {(408, "body_timeout")}
@@ -197,7 +197,7 @@ def test_of_a_flood_of_connections_only_so_many_stay_and_new_ones_are_served(
     tmp_path: Path,
 ) -> None:
     async def inside() -> None:
-        async with world(tmp_path, limits=Limits(connections=100)) as w:
+        async with world(tmp_path, limits=ConnectionLimits(connections=100)) as w:
             async with served_meanwhile(w):
                 flood = [await connect(w) for _ in range(2000)]
                 for _, writer in flood[::2]:
@@ -212,7 +212,7 @@ def test_of_a_flood_of_connections_only_so_many_stay_and_new_ones_are_served(
 
 def test_two_thousand_idle_connections_harm_nobody_and_are_closed_in_time(tmp_path: Path) -> None:
     async def inside() -> None:
-        async with world(tmp_path, limits=Limits(head_s=3, linger_s=0.3)) as w:
+        async with world(tmp_path, limits=ConnectionLimits(head_s=3, linger_s=0.3)) as w:
             process = psutil.Process()
             files = process.num_fds()
             flood = [await connect(w) for _ in range(2000)]
@@ -232,7 +232,7 @@ def test_two_thousand_idle_connections_harm_nobody_and_are_closed_in_time(tmp_pa
 
 def test_a_connection_too_many_beside_busy_ones_is_told_to_come_back(tmp_path: Path) -> None:
     async def inside() -> None:
-        async with world(tmp_path, home="hang", limits=Limits(connections=2)) as w:
+        async with world(tmp_path, home="hang", limits=ConnectionLimits(connections=2)) as w:
             waiting = [asyncio.create_task(_status(w)) for _ in range(2)]
             while len(w.home.received) < 2:
                 await asyncio.sleep(0.01)
@@ -254,7 +254,7 @@ def test_a_connection_too_many_beside_busy_ones_is_told_to_come_back(tmp_path: P
 
 def test_a_kept_connection_is_closed_when_nothing_more_comes(tmp_path: Path) -> None:
     async def inside() -> None:
-        async with world(tmp_path, limits=Limits(keep_alive_s=0.2)) as w:
+        async with world(tmp_path, limits=ConnectionLimits(keep_alive_s=0.2)) as w:
             got = await sent(w, WHOLE)
             assert STATUS.findall(got) == [b"200"]
 

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.gateway.access_log import AccessLog
 from orchestrator.ledger.audit import AuditLog
-from orchestrator.ledger.background import BackgroundWriter
 from orchestrator.ledger.usage import UsageLedger
+from orchestrator.ledger.writer import BackgroundWriter
 from tests.integration.engines import World, samples, world
 
 

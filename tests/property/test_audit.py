@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.ledger import background
 from orchestrator.ledger.audit import AuditLog, DecisionRow, GapRow, SnapshotRow
 from orchestrator.ledger.audit_anchors import FILE, anchor
 from orchestrator.ledger.audit_read import rows
@@ -266,7 +265,7 @@ class Disk:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     made = Disk()
     monkeypatch.setattr(os, "write", made.write)
-    monkeypatch.setattr(background, "FLUSH_S", 0.001)
+    monkeypatch.setattr("orchestrator.ledger.writer.FLUSH_S", 0.001)
     return made
 
 
