@@ -181,6 +181,8 @@ class Controller:
         self._chronicle.planned(memory, planned, observation, now_s)
         self._chronicle.clusters(self._fleet.unseen, now_s)
         self._chronicle.failures(self._fleet.failures, now_s)
+        troubled = {pool: self._quotes.trouble(pool) for pool in self._catalogue.pools}
+        self._chronicle.prices({p: why for p, why in troubled.items() if why}, now_s)
         for stray in self._strays.follow(self._fleet.unowned, version, now_s):
             self._chronicle.strayed(stray, now_s)
         self._remember(planned, quotes, version, now_s)
