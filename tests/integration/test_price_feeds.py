@@ -113,8 +113,8 @@ def test_the_last_good_price_survives_a_controller_and_is_what_its_successor_mea
             await tick(second, 1020)
             told = [e for e in second.events.after(0) if e.kind is EventKind.PRICE]
         assert [(e.subject, e.what) for e in told] == [
-            ("cloud-gpu", "its price is not renewed"),
-            ("cloud-gpu", "its price is renewed again"),
+            ("cloud-gpu", "the newest price is not taken"),
+            ("cloud-gpu", "the newest price is taken again"),
         ]
         assert "0.01 USD per GPU-hour is outside 1 to 4" in told[0].reason
         assert state["quote"]["usd_per_gpu_hour"] == 2.0

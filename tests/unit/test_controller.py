@@ -456,3 +456,22 @@ def test_replicas_that_nobody_remembers_ordering_are_taken_over(run: Run) -> Non
         assert len(told(controller, EventKind.ADOPT)) == len(adopted)
 
     run(test)
+
+
+def test_what_lasts_is_told_when_it_begins_and_when_it_ends(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(100)
+        for now_s, answers in ((100, True), (101, False), (102, False), (103, True)):
+            cluster.answers = answers
+            await controller.tick(now_s)
+            await settle()
+        assert told(controller, EventKind.CLUSTER) == [
+            (name, what)
+            for what in ("cannot be observed", "is observed again")
+            for name in ("away", "home")
+        ]
+        assert told(controller, EventKind.PRICE) == [
+            ("cloud-gpu", "the newest price is not taken")
+        ], "there is no such file"
+
+    run(test)
