@@ -47,7 +47,7 @@ class _Places:
 
 def _pools(c: Configuration, places: _Places) -> Iterator[Finding]:
     for number, pool in enumerate(c.pools):
-        if pool.price.tokens is not None and places.cluster(pool.name).kind == "ray":
+        if pool.price.tokens is not None and places.cluster(pool.name).kind != "openai":
             yield (
                 ("pools", number, "price", "tokens"),
                 f"cluster '{pool.cluster}' is ours and costs GPU-hours; give a price for those",
@@ -59,11 +59,11 @@ def _variants(c: Configuration, places: _Places) -> Iterator[Finding]:
         for v, variant in enumerate(model.variants):
             at: Place = ("models", m, "variants", v)
             yield from _performance(at, variant, places)
-            ray = [pool for pool in variant.pools if places.cluster(pool).kind == "ray"]
-            if variant.served_name is not None and variant.lora is None and ray:
+            ours = [pool for pool in variant.pools if places.cluster(pool).kind != "openai"]
+            if variant.served_name is not None and variant.lora is None and ours:
                 yield (
                     (*at, "served_name"),
-                    f"pool '{ray[0]}' is ours and serves '{variant.name}' under its own name; "
+                    f"pool '{ours[0]}' is ours and serves '{variant.name}' under its own name; "
                     "leave served_name out, or give a lora",
                 )
 

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from orchestrator.config.access import access
 from orchestrator.config.contradictions import contradictions
-from orchestrator.config.spec import Configuration, Workload, Zone
+from orchestrator.config.pricing import pricing, used_feeds
+from orchestrator.config.spec import Cluster, Configuration, Workload, Zone
 
 Place = tuple[str | int, ...]
 Finding = tuple[Place, str]
@@ -24,7 +25,13 @@ class Named(Protocol):
 def check(c: Configuration) -> list[Finding]:
     """Every contradiction, with its place in the document. Later checks assume earlier ones."""
     findings = [*_duplicates(c), *_unknown_names(c), *_urls(c)]
-    return findings or [*_pools_and_clusters(c), *_workloads(c), *access(c), *contradictions(c)]
+    return findings or [
+        *_pools_and_clusters(c),
+        *pricing(c),
+        *_workloads(c),
+        *access(c),
+        *contradictions(c),
+    ]
 
 
 def _duplicates(c: Configuration) -> Iterator[Finding]:
@@ -66,9 +73,8 @@ def _unknown_names(c: Configuration) -> Iterator[Finding]:
         yield from _unknown("zone", [cluster.zone], zones, ("clusters", i, "zone"))
     for i, pool in enumerate(c.pools):
         yield from _unknown("cluster", [pool.cluster], clusters, ("pools", i, "cluster"))
-        if pool.price.feed is not None:
-            place = ("pools", i, "price", "feed")
-            yield from _unknown("price feed", [pool.price.feed], feeds, place)
+        for inside, feed in used_feeds(pool.price):
+            yield from _unknown("price feed", [feed], feeds, ("pools", i, "price", *inside))
     for m, model in enumerate(c.models):
         for v, variant in enumerate(model.variants):
             place = ("models", m, "variants", v, "pools")
@@ -120,6 +126,10 @@ def _urls(c: Configuration) -> Iterator[Finding]:
         urls.append((("clusters", i, "dashboard_url"), cluster.dashboard_url))
     for i, issuer in enumerate(c.gateway.jwt):
         urls.append((("gateway", "jwt", i, "jwks_url"), issuer.jwks_url))
+    for i, feed in enumerate(c.price_feeds):
+        for kind, source in (("http", feed.http), ("prometheus", feed.prometheus)):
+            if source is not None:
+                urls.append((("price_feeds", i, kind, "url"), source.url))
     for place, url in urls:
         try:
             _ = urlsplit(url or "").port
@@ -133,11 +143,12 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
     for i, cluster in enumerate(c.clusters):
         if cluster.kind == "ray" and cluster.dashboard_url is None:
             yield ("clusters", i), f"ray cluster '{cluster.name}' needs a dashboard_url"
-        if cluster.kind == "openai" and (cluster.launch or cluster.dashboard_url):
+        if cluster.kind != "ray" and (cluster.launch or cluster.dashboard_url):
             yield (
                 ("clusters", i),
-                f"openai cluster '{cluster.name}' takes no launch, no dashboard_url",
+                f"{cluster.kind} cluster '{cluster.name}' takes no launch, no dashboard_url",
             )
+        yield from _kubernetes(i, cluster)
         if cluster.kind == "openai" and cluster.url.rstrip("/").endswith("/v1"):
             yield ("clusters", i, "url"), "every path begins with /v1 already; leave it out here"
         for other in c.clusters[:i]:
@@ -150,20 +161,16 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
                 place = ("clusters", i, "launch", "node_ip_address")
                 yield place, f"cluster '{other.name}' has this address; take another 127.0.0.x"
     for i, pool in enumerate(c.pools):
-        price = pool.price
-        if (
-            sum(p is not None for p in (price.fixed_usd_per_gpu_hour, price.feed, price.tokens))
-            != 1
-        ):
-            yield ("pools", i, "price"), "give one of fixed_usd_per_gpu_hour, feed and tokens"
         if pool.min_replicas > pool.max_replicas:
             yield ("pools", i, "min_replicas"), f"above max_replicas, {pool.max_replicas}; lower it"
         if clusters[pool.cluster].kind == "openai" and pool.min_replicas < 1:
             place = ("pools", i, "min_replicas")
             yield place, "nothing scales an openai endpoint; write min_replicas: 1"
+        if clusters[pool.cluster].kind != "kuberay" and pool.pod is not None:
+            yield ("pools", i, "pod"), f"cluster '{pool.cluster}' has no pods; leave it out"
     gateway = clusters[c.gateway.cluster]
-    if gateway.kind != "ray":
-        yield ("gateway", "cluster"), "the gateway runs on Ray Serve; name a ray cluster"
+    if gateway.kind == "openai":
+        yield ("gateway", "cluster"), "the gateway runs on Ray Serve; name a ray or kuberay cluster"
     zone = next(z for z in c.zones if z.name == gateway.zone)
     highest = max(w.data_class for w in c.workloads)
     if zone.max_data_class < highest:
@@ -176,6 +183,18 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
         if urlsplit(other.url).netloc == urlsplit(c.gateway.url).netloc:
             place = ("gateway", "url")
             yield place, f"cluster '{other.name}' listens there; give the gateway a port of its own"
+
+
+def _kubernetes(i: int, cluster: Cluster) -> Iterator[Finding]:
+    if (cluster.kind == "kuberay") != (cluster.kubernetes is not None):
+        wanted = "needs" if cluster.kind == "kuberay" else "takes no"
+        yield ("clusters", i), f"{cluster.kind} cluster '{cluster.name}' {wanted} kubernetes"
+    if cluster.kubernetes and cluster.kubernetes.context and not cluster.kubernetes.kubeconfig_env:
+        place: Place = ("clusters", i, "kubernetes", "context")
+        yield place, "of which kubeconfig? give kubeconfig_env as well"
+    named = cluster.url.replace("{service}", "") if cluster.kind == "kuberay" else cluster.url
+    if "{" in named or "}" in named:
+        yield ("clusters", i, "url"), "only {service}, of a kuberay cluster, stands for something"
 
 
 def _workloads(c: Configuration) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from enum import StrEnum
@@ -68,6 +68,8 @@ class EventLog:
         """Why the disk does not take them; empty while it does."""
         self.lost = 0
         """Events that are in no file, and never will be."""
+        self.counts: Counter[str] = Counter()
+        """By kind, since the start of this process."""
 
     def record(
         self, kind: EventKind, subject: str, what: str, reason: str = "", *, now_s: float
@@ -83,6 +85,7 @@ class EventLog:
         )
         log.info("%s: %s%s", subject, what, f": {reason}" if reason else "")
         self._recent.append(event)
+        self.counts[kind.value] += 1
         self.lost += len(self._unwritten) == KEPT
         self._unwritten.append(event)
 
@@ -108,7 +111,7 @@ class EventLog:
             await asyncio.to_thread(_append, self._path, batch, self._torn)
         except OSError as error:
             if not self.failure:
-                log.warning("events are not written: %s: %s", self._path, error.strerror or error)
+                log.warning("events are not written: %s: %s", self._path, error.strerror)
             self.failure = error.strerror or type(error).__name__
             return
         self._torn = False

@@ -14,6 +14,7 @@ from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.pools.actuator import Actuator, Fence, PoolError, Replicas, Unowned
 from orchestrator.pools.engine import engine_metrics, warm_up
+from orchestrator.pools.kuberay import KubeRayPools
 from orchestrator.pools.openai import OpenAIPools
 from orchestrator.pools.ray import RayPools
 from orchestrator.signals.engine import EngineMetrics
@@ -27,6 +28,7 @@ LOST_AFTER_S = 15
 SCALE_RETRY_S = 10
 
 ACTUATORS: dict[str, Callable[[Cluster, aiohttp.ClientSession, Fence], Actuator]] = {
+    "kuberay": KubeRayPools,
     "openai": OpenAIPools,
     "ray": RayPools,
 }
@@ -233,7 +235,7 @@ class Fleet:
                 observed = await pools.observe(candidates)
         except (PoolError, TimeoutError) as error:
             if self._clusters.get(name) is pools:
-                self.unseen[name] = str(error) or "timeout"
+                self.unseen[name] = error.summary if isinstance(error, PoolError) else "timeout"
             return
         if self._clusters.get(name) is not pools:
             return
@@ -279,7 +281,7 @@ class Fleet:
         try:
             await warm_up(self._session, candidate)
         except PoolError as error:
-            log.info("not warm yet: %s", error)
+            log.info("not warm yet: %s", error.summary)
         else:
             if candidate.endpoint in self._catalogue.candidates:
                 self.warm.add(candidate.endpoint)
@@ -292,10 +294,10 @@ class Fleet:
             self.failures.pop(candidate.endpoint, None)
         except PoolError as error:
             self.failures[candidate.endpoint] = str(error)
-            log.error("%s: %s", candidate.endpoint, error)
+            log.error("%s: %s", candidate.endpoint, error.summary)
 
     async def _release(self, cluster: str, pools: Actuator, name: str) -> None:
         try:
             await pools.release(name)
         except PoolError as error:
-            log.error("%s in cluster %s is not released: %s", name, cluster, error)
+            log.error("%s in cluster %s is not released: %s", name, cluster, error.summary)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.capacity.override import Override, OverrideKind
 from orchestrator.controller.loop import Controller
+from orchestrator.controller.metrics import CONTENT_TYPE, ControllerMetrics
 from orchestrator.policy.snapshot import Hold, Snapshot
 from orchestrator.signals.report import GatewayReport
 
@@ -18,7 +19,8 @@ Asked = TypeVar("Asked", bound=BaseModel)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_REPORT_BYTES = 8 * 1024 * 1024
-OPEN_PATHS = ("/healthz", "/readyz")
+OPEN_PATHS = ("/healthz", "/readyz", "/metrics")
+"""Nobody needs a key for these: names of the configuration and numbers."""
 
 
 class HoldRequest(BaseModel):
@@ -44,7 +46,7 @@ class OverrideRequest(BaseModel):
 
 
 def application(leader: Callable[[], Controller | None]) -> web.Application:
-    """Every path but those of probes needs the bearer token of the environment's
+    """Every path but `OPEN_PATHS` needs the bearer token of the environment's
     `ORCHESTRATOR_TOKEN`. `leader`: none while another process leads, and everything is refused."""
     token = os.environ.get("ORCHESTRATOR_TOKEN", "")
 
@@ -62,7 +64,10 @@ def application(leader: Callable[[], Controller | None]) -> web.Application:
     def controller() -> Controller:
         leading = leader()
         if leading is None:
-            raise web.HTTPServiceUnavailable(text="another controller leads")
+            # Who holds on to this connection would never find the one that leads.
+            raise web.HTTPServiceUnavailable(
+                text="another controller leads", headers={"connection": "close"}
+            )
         return leading
 
     async def exchange(request: web.Request) -> web.Response:
@@ -132,6 +137,12 @@ def application(leader: Callable[[], Controller | None]) -> web.Application:
         controller()
         return web.Response(text="leads")
 
+    async def metrics(_: web.Request) -> web.Response:
+        leading = leader()
+        figures = leading.metrics if leading is not None else ControllerMetrics()
+        shown = figures.exposition(time.time())
+        return web.Response(body=shown, headers={"content-type": CONTENT_TYPE})
+
     app = web.Application(middlewares=[authorized], client_max_size=MAX_REPORT_BYTES)
     app.router.add_post("/v1/exchange", exchange)
     app.router.add_post("/v1/pools/{pool}/hold", hold)
@@ -143,6 +154,7 @@ def application(leader: Callable[[], Controller | None]) -> web.Application:
     app.router.add_get("/v1/events", events)
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
+    app.router.add_get("/metrics", metrics)
     return app
 
 

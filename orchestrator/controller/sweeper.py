@@ -78,7 +78,7 @@ class Sweeper:
         try:
             await asyncio.to_thread(_write, self._path, self._notes)
         except OSError as error:
-            log.warning("the notes on zombies are not written: %s", error.strerror or error)
+            log.warning("the notes on zombies are not written: %s", error.strerror)
 
     def give_back_due(self, catalogue: Catalogue, now_s: float) -> None:
         """What the policy gives back by itself."""
@@ -227,7 +227,7 @@ async def _hear(
     try:
         readings[key] = Reading(await answer, now_s)
     except PoolError as error:
-        log.debug("%s", error)
+        log.debug("%s", error.summary)
 
 
 def _read(path: Path) -> dict[str, Note]:

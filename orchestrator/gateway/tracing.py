@@ -93,7 +93,7 @@ class RequestTrace:
         model = candidate.variant.served_name or candidate.model.name
         attributes: dict[str, AttributeValue] = {
             "gen_ai.operation.name": self._operation,
-            "gen_ai.provider.name": "vllm" if candidate.cluster.kind == "ray" else "openai",
+            "gen_ai.provider.name": "openai" if candidate.cluster.kind == "openai" else "vllm",
             "gen_ai.request.model": model,
             "gen_ai.request.stream": call.request.stream,
             "server.address": address.hostname or "",

@@ -1,9 +1,15 @@
 """One place where a model can run."""
 
+import hashlib
+import re
 from dataclasses import dataclass
 
 from orchestrator.config.spec import Cluster, Model, Performance, Pool, Variant, Zone
 from orchestrator.policy.snapshot import Quote
+
+SERVICE_NAME_LENGTH = 47
+"""KubeRay's limit for a RayService: names of pods and services are made from it."""
+DIGEST_LENGTH = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,17 @@ class Candidate:
         """Base URL of the OpenAI API of this (pool, variant), without `/v1`."""
         if self.cluster.kind == "openai":
             return self.cluster.url.rstrip("/")
-        return f"{self.cluster.url.rstrip('/')}{self.route_prefix}"
+        base = self.cluster.url.rstrip("/").replace("{service}", self.service_name)
+        return f"{base}{self.route_prefix}"
+
+    @property
+    def service_name(self) -> str:
+        """Of its RayService: a label of DNS, no longer than KubeRay takes, and of no other
+        endpoint's, however much of the names was left out."""
+        words = re.sub(r"[^a-z0-9]+", "-", f"{self.pool.name}-{self.variant.name}")
+        digest = hashlib.sha256(self.endpoint.encode()).hexdigest()[:DIGEST_LENGTH]
+        words = words if words[0].isalpha() else f"p-{words}"
+        return f"{words[: SERVICE_NAME_LENGTH - DIGEST_LENGTH - 1].rstrip('-')}-{digest}"
 
     @property
     def route_prefix(self) -> str:
@@ -35,7 +51,7 @@ class Candidate:
     @property
     def speaks_vllm(self) -> bool:
         """Whether what vLLM understands beyond OpenAI's API may be used there."""
-        return self.cluster.kind == "ray" or self.cluster.engine == "vllm"
+        return self.cluster.kind != "openai" or self.cluster.engine == "vllm"
 
     def usd_per_million_tokens(self, quote: Quote | None) -> float | None:
         """What a million tokens cost at most: the dearer of the two list prices, or that of tokens

@@ -80,7 +80,7 @@ class RayPools:
                 await self.deploy([llm_application(candidate, replicas)])
             return
         name = quote(application_name(candidate), safe="")
-        deployment = quote(f"LLMServer:{_deployment_name(candidate)}", safe="")
+        deployment = quote(f"LLMServer:{deployment_name(candidate)}", safe="")
         await self._call(
             "POST",
             f"/api/v1/applications/{name}/deployments/{deployment}/scale",
@@ -126,10 +126,10 @@ class RayPools:
             ) as response:
                 text = await response.text()
                 if response.status >= 400:
-                    raise PoolError(f"{method} {path}: {response.status}: {text[-500:]}")
+                    raise PoolError(f"{method} {path}: {response.status}", text[-500:])
                 return dict(await response.json()) if method == "GET" else {}
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise PoolError(f"{method} {path}: {type(error).__name__}: {error}") from None
+            raise PoolError(f"{method} {path}: {type(error).__name__}", str(error)) from None
 
 
 def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
         "log_engine_metrics": False,
         "runtime_env": {"env_vars": dict(variant.env)},
         "deployment_config": {
-            "name": _deployment_name(candidate),
+            "name": deployment_name(candidate),
             "num_replicas": replicas,
             "graceful_shutdown_timeout_s": SHUTDOWN_GRACE_S,
             "max_ongoing_requests": 10_000,
@@ -201,7 +201,7 @@ def _base_name(candidate: Candidate) -> str:
     return f"{candidate.variant.name}@base"
 
 
-def _deployment_name(candidate: Candidate) -> str:
+def deployment_name(candidate: Candidate) -> str:
     return candidate.variant.name.replace(".", "_")
 
 

@@ -1,4 +1,4 @@
-"""Where requests can run, and what that costs: zones, clusters, pools, price feeds."""
+"""Where requests can run: zones, clusters, pools."""
 
 from typing import Annotated, Literal
 
@@ -6,14 +6,17 @@ from pydantic import Field
 
 from orchestrator.config.spec.base import (
     Certification,
+    Cidr,
     DataClassLabel,
+    DnsLabel,
     HttpUrl,
     Jurisdiction,
     Name,
+    Quantity,
     Seconds,
     Spec,
-    Usd,
 )
+from orchestrator.config.spec.prices import Price
 
 
 class Zone(Spec):
@@ -49,19 +52,51 @@ class RayLaunch(Spec):
     )
 
 
+class Kubernetes(Spec):
+    """How a cluster's objects are reached, and what its pods run."""
+
+    namespace: DnsLabel = Field(description="where its objects live")
+    image: str = Field(
+        min_length=1,
+        description="of all pods: Ray, vLLM and this package, in the versions of the lock",
+    )
+    kubeconfig_env: str | None = Field(
+        default=None,
+        description="environment variable with the path of a kubeconfig; without it the "
+        "controller runs in the cluster and uses its service account",
+    )
+    context: str | None = Field(
+        default=None, description="of the kubeconfig, instead of its current one"
+    )
+    api_server: list[Cidr] = Field(
+        default=[],
+        description="addresses of its API server, such as 10.96.0.1/32: `manifests render` lets "
+        "nothing else be reached by what asks it",
+    )
+    weights_claim: DnsLabel | None = Field(
+        default=None, description="PersistentVolumeClaim with weights, mounted at /models to read"
+    )
+    secrets: list[DnsLabel] = Field(
+        default=[], description="Secrets whose entries are environment variables of the replicas"
+    )
+
+
 class Cluster(Spec):
-    """One Ray cluster or one endpoint, inside one zone."""
+    """One Ray cluster, one namespace of Ray clusters or one endpoint, inside one zone."""
 
     name: Name = Field(description="how pools refer to it")
     zone: Name = Field(description="where it stands")
-    kind: Literal["ray", "openai"] = Field(
-        description="`ray`: we scale its Serve applications; `openai`: an endpoint that somebody "
-        "else runs, never scaled"
+    kind: Literal["ray", "kuberay", "openai"] = Field(
+        description="`ray`: we scale its Serve applications; `kuberay`: we scale RayServices in a "
+        "namespace; `openai`: an endpoint that somebody else runs, never scaled"
     )
     url: HttpUrl = Field(
-        description="ray: the Serve front; openai: the API's base URL, without /v1"
+        description="ray: the Serve front; kuberay: the same of a RayService, whose name stands "
+        "for `{service}`, as in `http://{service}-serve-svc.llm.svc:8000`, or an ingress that goes "
+        "by the path `/pools/POOL/VARIANT`; openai: the API's base URL, without /v1"
     )
     dashboard_url: HttpUrl | None = Field(default=None, description="ray only: Ray's dashboard")
+    kubernetes: Kubernetes | None = Field(default=None, description="kuberay only")
     token_env: str | None = Field(
         default=None,
         description="environment variable with the bearer token (Ray's, or the endpoint's API key)",
@@ -86,21 +121,15 @@ class Cluster(Spec):
     )
 
 
-class TokenPrice(Spec):
-    """What an endpoint charges by the token."""
+class Pod(Spec):
+    """What the pod of one replica asks for beside its accelerators, and where it may run."""
 
-    input_usd_per_million: Usd = Field(description="of prompt tokens")
-    output_usd_per_million: Usd = Field(description="of generated tokens")
-
-
-class Price(Spec):
-    """Where the price of a pool comes from; give one of the three."""
-
-    fixed_usd_per_gpu_hour: Usd | None = Field(
-        default=None, description="what never changes: owned hardware, a contract, a list price"
+    cpu: Quantity = Field(default="4", description="requested processors")
+    memory: Quantity = Field(default="32Gi", description="requested, and its limit")
+    node_labels: dict[str, str] = Field(
+        default={},
+        description="of the nodes that it may run on; taints of the same keys are tolerated",
     )
-    feed: Name | None = Field(default=None, description="a price feed, in USD per GPU-hour")
-    tokens: TokenPrice | None = Field(default=None, description="openai only")
 
 
 class Pool(Spec):
@@ -123,16 +152,4 @@ class Pool(Spec):
     max_replicas: int = Field(ge=1, description="of each variant that it runs")
     provision_s: Seconds = Field(description="usual time from a scale-up to a replica that serves")
     price: Price = Field(description="what it costs")
-
-
-class PriceFeed(Spec):
-    """A CSV of `time_s,usd_per_gpu_hour`; each row holds until the next, the last one for good."""
-
-    name: Name = Field(description="how prices refer to it")
-    file: str = Field(description="path; a relative one starts at this file's folder")
-    time_scale: Annotated[float, Field(gt=0)] = Field(
-        default=1, description="seconds of the feed that pass in one second"
-    )
-    max_age_s: Seconds = Field(
-        default=300, description="a quote that could not be refreshed for so long is stale"
-    )
+    pod: Pod | None = Field(default=None, description="kuberay only: other than the defaults")
