@@ -5,7 +5,6 @@ import pytest
 from orchestrator.signals.dcgm import parse as gpus
 from orchestrator.signals.engine import EngineMetrics, loaded_adapters, parse
 from orchestrator.signals.reading import Reading, fresh
-from orchestrator.simulate.engine_metrics import EngineMetrics as Simulated
 from tests.zombies.expositions import BLANK, Card, Vllm, dcgm, models
 
 LEAST = 'vllm:num_requests_running{engine="0"} 2\nvllm:num_requests_waiting{engine="0"} 1\n'
@@ -43,9 +42,10 @@ def test_engines_of_one_exposition_are_summed_and_the_fullest_cache_counts() -> 
     assert (parse(text).running, parse(text).kv_usage) == (4, 0.9)
 
 
-def test_a_simulated_engine_that_starts_again_has_other_counters() -> None:
-    first, second = (parse(Simulated("m").exposition().decode()) for _ in range(2))
-    assert first.started_s is not None
+def test_without_a_process_start_that_of_the_counters_tells_engines_apart() -> None:
+    created = 'vllm:prompt_tokens_created{engine="0"} '
+    first, second = parse(f"{LEAST}{created}1.7e+09\n"), parse(f"{LEAST}{created}1.8e+09\n")
+    assert (first.started_s, second.started_s) == (1.7e9, 1.8e9)
     assert first.counters != second.counters
 
 

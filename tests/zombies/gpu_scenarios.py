@@ -95,6 +95,12 @@ def a_ghost_whose_exporter_is_missed_now_and_then() -> Iterator[Frame]:
         yield Frame() if t % 120 == 60 else node(GHOST)
 
 
+@zombie(ghost(GHOST))
+def a_ghost_on_a_host_whose_clock_is_ahead() -> Iterator[Frame]:
+    for t in minutes(8):
+        yield node(replace(GHOST, time_ms=int(START_S + t + 7200) * 1000))
+
+
 @lookalike
 def a_gpu_with_a_process_and_no_kubernetes() -> Iterator[Frame]:
     for _ in minutes(20):

@@ -17,6 +17,7 @@ from tests.zombies.gpu_scenarios import EIGHTH, GHOST, SLICE, a_gpu_at_100_perce
 from tests.zombies.idle_scenarios import (
     a_burst_that_forgot_to_come_back,
     a_drain_that_waits_for_a_gateway_that_will_never_answer,
+    cloud,
     three_replicas_behind_a_front_that_gateways_no_longer_use,
 )
 from tests.zombies.instance_scenarios import (
@@ -57,6 +58,12 @@ def test_an_idle_replica_says_since_when_whose_it_is_and_what_to_type() -> None:
 def test_what_it_cost_is_the_price_of_its_gpus_over_the_time_stale_quote_or_not() -> None:
     finding = last(three_replicas_behind_a_front_that_gateways_no_longer_use())
     assert finding.cost_usd == pytest.approx(3 * 2.0 * 0.25)
+
+
+def test_behind_a_front_only_the_replicas_beyond_the_declared_are_to_go() -> None:
+    finding = last(cloud(Vllm(stopped=8), ready=3, standby=1) for _ in minutes(15))
+    assert finding.replicas == 2
+    assert finding.cost_usd == pytest.approx(2 * 2.0 * 0.25)
 
 
 def test_a_price_that_changes_counts_from_then_on() -> None:

@@ -117,12 +117,12 @@ class Watcher:
         engines = {HOME: {HOME: self._home.text()}, **frame.engines}
         endpoints = {HOME: endpoint(ready=1, standby=1, served=0), **frame.endpoints}
         for name, seen in endpoints.items():
+            # Engines answer for themselves, whatever has become of their cluster.
             if seen is not None:
-                self._endpoints[name] = replace(
-                    seen,
-                    observed_s=now_s,
-                    engines=self._engines(engines.get(name, {}), frame, seen, now_s),
-                )
+                self._endpoints[name] = replace(seen, observed_s=now_s)
+            last = self._endpoints.get(name, endpoint())
+            found = self._engines(engines.get(name, {}), frame, last, now_s)
+            self._endpoints[name] = replace(last, engines=found)
         if frame.instances is not None:
             self._instances = tuple(replace(i, observed_s=now_s) for i in frame.instances)
         if frame.gpus is not None:
