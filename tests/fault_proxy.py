@@ -172,14 +172,14 @@ class Answer:
 
 
 class FaultProxy:
-    """Each answer meets the first of `faults`, which it takes; without one it passes as it is. HTTP
-    is known to it in one thing alone: an answer ends where the client speaks again."""
+    """Each answer meets the first of `faults`, which its question takes; without one it passes as
+    it is. HTTP is known to it in one thing alone: an answer ends where the client speaks again."""
 
     def __init__(self, host: str, port: int, faults: Sequence[Fault | None] = ()) -> None:
         self._host, self._port = host, port
         self.faults: deque[Fault | None] = deque(faults)
         self.answers: list[Answer] = []
-        """Those that began."""
+        """Those that began. An answer is put where the answers were kept when it was asked for."""
         self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -229,28 +229,34 @@ class _Exchange:
     def __init__(self, proxy: FaultProxy, writer: asyncio.StreamWriter) -> None:
         self._proxy = proxy
         self._writer = writer
-        self._answer: Answer | None = None
-        self._spoiler = Spoiler(None)
+        self._begin(None)
+
+    def _begin(self, fault: Fault | None) -> None:
+        self._answer = Answer(fault)
+        self._spoiler = Spoiler(fault)
+        self._kept = self._proxy.answers
 
     async def ask(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+        is_new = True
         with suppress(OSError):
             while data := await reader.read(65536):
-                if self._answer is not None and self._answer.given:
-                    self._answer = None
+                if is_new or self._answer.given:
+                    faults = self._proxy.faults
+                    self._begin(faults.popleft() if faults else None)
+                    is_new = False
                 server.write(data)
                 await server.drain()
 
     async def answer(self, reader: asyncio.StreamReader) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if self._answer is None:
-                    faults = self._proxy.faults
-                    self._answer = Answer(faults.popleft() if faults else None)
-                    self._proxy.answers.append(self._answer)
-                    self._spoiler = Spoiler(self._answer.fault)
-                self._answer.given += data
+                # The client may speak again while it is carried out.
+                answer = self._answer
+                if not answer.given:
+                    self._kept.append(answer)
+                answer.given += data
                 for step in self._spoiler.feed(data):
-                    if not await self._carry_out(step, self._answer):
+                    if not await self._carry_out(step, answer):
                         return
             await self._writer.drain()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from orchestrator.batch.database import Database
+from orchestrator.durable import sync_directory
 
 NEEDED = (
     "EXISTS (SELECT 1 FROM batches WHERE input_file_id = files.id AND status IN "
@@ -225,11 +226,7 @@ class Draft:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         os.replace(self._path, self._kept / file_id)
-        descriptor = os.open(self._kept, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(self._kept)
 
 
 def _remove_old(path: Path, before_s: float) -> None:

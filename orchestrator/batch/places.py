@@ -1,7 +1,7 @@
 """Where lines could run now, by `decide()`: it alone says what is feasible, and in which order."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from orchestrator.batch.schedule import Room
 from orchestrator.policy.decide import decide
@@ -32,7 +32,7 @@ def survey(facts: Facts, view: View, own: Mapping[str, int], others: Mapping[str
     rooms: list[Room] = []
     excluded = dict(facts.excluded)
     while True:
-        decision = decide(replace(facts, excluded=excluded), view)
+        decision = decide(facts._replace(excluded=excluded), view)
         if decision.grant is None or decision.question is None:
             return Survey(decision.denied if not rooms else None, tuple(rooms))
         endpoint = decision.grant.candidate.endpoint

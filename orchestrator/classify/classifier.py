@@ -1,6 +1,5 @@
 """The class of a request, from everything that its body says."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -31,19 +30,23 @@ class Classification:
     """`timeout` or `error` when not everything was read; the class is restricted then."""
 
 
+_NOTHING = Classification(DataClass.PUBLIC)
+
+
 class _Tally:
     """What was found so far."""
 
     def __init__(self) -> None:
         self.kinds: set[Kind] = set()
-        self.counts: Counter[FindingType] = Counter()
+        self.counts: dict[FindingType, int] = {}
 
     def add(self, findings: list[Finding]) -> None:
         """Every finding raises the class, also where another is the one that counts."""
         if not findings:
             return
         self.kinds.update(finding.type.kind for finding in findings)
-        self.counts.update(finding.type for finding in without_overlaps(findings))
+        for finding in without_overlaps(findings):
+            self.counts[finding.type] = self.counts.get(finding.type, 0) + 1
 
 
 class Classifier:
@@ -86,6 +89,8 @@ class Classifier:
         except Exception:
             # Its text may hold content, and nobody needs it: what failed is restricted.
             failed = "error"
+        if not tally.kinds and failed is None:
+            return _NOTHING
         classes = [self._class_of[kind] for kind in tally.kinds]
         return Classification(
             DataClass.RESTRICTED if failed else max(classes, default=DataClass.PUBLIC),
@@ -122,6 +127,9 @@ def _chunks(pieces: Iterator[str | None], tally: _Tally) -> Iterator[str]:
 
 
 def _joined(strings: list[str]) -> str:
+    joined = "\0".join(strings)
+    if joined.count("\0") < len(strings):
+        return joined
     return "\0".join(map(_without_nul, strings))
 
 

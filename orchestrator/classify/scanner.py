@@ -73,9 +73,9 @@ class _Triggers:
         options.max_mem = _MEMORY_BYTES
         self._detectors = detectors
         self._set = re2.Set.SearchSet(options)
-        # A set that runs out of memory answers as if nothing matched: not even this, which always
-        # does.
-        for pattern in ["", *(detector.trigger for detector in detectors)]:
+        # A set that runs out of memory answers as if nothing matched: not even the end of the text,
+        # which always does. What matches everywhere would be put down at every byte.
+        for pattern in [r"\z", *(detector.trigger for detector in detectors)]:
             self._set.Add(pattern)
         self._set.Compile()
 

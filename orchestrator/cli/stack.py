@@ -71,6 +71,9 @@ def status(config: Config = Path("clusters/local"), as_json: Json = False) -> No
         state = asyncio.run(_state(config))
     except ConfigurationError as error:
         raise configuration_error(error, as_json) from None
+    except aiohttp.ClientResponseError as error:
+        hint = "; does ORCHESTRATOR_TOKEN belong to another stack?" if error.status == 401 else ""
+        raise refuse(f"the controller answered {error.status}{hint}") from None
     except (aiohttp.ClientError, TimeoutError):
         raise refuse("no controller answers; start the stack with 'orchestrator up'") from None
     if as_json:
@@ -138,9 +141,9 @@ async def _state(config: Path) -> dict[str, Any]:
 
     from orchestrator.stack.up import controller_state
 
-    os.environ.setdefault("ORCHESTRATOR_TOKEN", secret(state_directory(), "controller-token"))
+    token = os.environ.get("ORCHESTRATOR_TOKEN") or secret(state_directory(), "controller-token")
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
-        return await controller_state(session, load(config))
+        return await controller_state(session, load(config), token)
 
 
 def _show(state: dict[str, Any]) -> None:

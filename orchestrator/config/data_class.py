@@ -15,7 +15,7 @@ class DataClass(IntEnum):
     @property
     def label(self) -> str:
         """The name used in configuration, headers, metrics and logs."""
-        return self.name.lower()
+        return _LABELS[self]
 
     @classmethod
     def parse(cls, label: str) -> Self:
@@ -28,3 +28,6 @@ class DataClass(IntEnum):
         except KeyError:
             known = ", ".join(c.label for c in cls)
             raise ValueError(f"unknown data class {label!r}; use one of {known}") from None
+
+
+_LABELS = tuple(c.name.lower() for c in DataClass)

@@ -68,6 +68,11 @@ def revoke(directory: Path, key_id: str) -> None:
         _write(directory, left)
 
 
+class KeysRefused(ValueError):
+    """A file of keys that cannot be taken. Says which, the kind of its trouble and the mend, and
+    quotes nothing of it."""
+
+
 class KeyRing:
     """The keys of a directory by id, taken anew when the file changes."""
 
@@ -82,8 +87,8 @@ class KeyRing:
 
     def refresh(self) -> None:
         """Costs a look at the file's times, so that it can be done for every request. Raises
-        ValueError for a broken file, once in `REMIND_S` while it is broken: its keys are not taken,
-        and those held stay valid."""
+        KeysRefused for a broken file, once in `REMIND_S` while it is broken: its keys are not
+        taken, and those held stay valid."""
         try:
             stat = os.stat(self._file)
             seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
@@ -106,7 +111,7 @@ class KeyRing:
 
     def _report(self) -> None:
         self._reported_s = time.monotonic()
-        raise ValueError(
+        raise KeysRefused(
             f"{self._file}: {self._broken}; the keys of before stay valid, revoked ones too, until "
             "it is mended: see 'orchestrator validate'"
         )

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.config.inherit import Inheritance, Place, resolve
 from orchestrator.config.keys import FILE as KEYS_FILE
-from orchestrator.config.reading import Problem, Reading, state_directory
+from orchestrator.config.reading import Problem, Reading, short, state_directory
 from orchestrator.config.references import check
 from orchestrator.config.spec import Configuration
 
@@ -41,6 +41,11 @@ class ConfigurationError(Exception):
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+
+    @property
+    def places(self) -> str:
+        """`path:line` of each, without what it quotes: for logs."""
+        return ", ".join(f"{short(problem.path)}:{problem.line}" for problem in self.problems)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from orchestrator.config.keys import FILE as KEYS_FILE
 from orchestrator.config.load import ConfigurationError, Loaded, Problem, load, yaml_files
+from orchestrator.durable import sync_directory
 
 META = "meta.json"
 
@@ -116,13 +117,13 @@ class PolicyStore:
                 [Problem(source, 1, "changed while it was read; apply it again")]
             )
         self._write_meta(draft, Applied(version, source, datetime.now(UTC)))
-        _sync(draft)
+        sync_directory(draft)
         folder = self.files(version)
         if folder.exists():
             self._renew(folder, draft)
         else:
             draft.rename(folder)
-        _sync(self._versions)
+        sync_directory(self._versions)
 
     def _renew(self, folder: Path, draft: Path) -> None:
         """File by file: each of a sound copy is replaced by its equal, so the folder may be in
@@ -133,7 +134,7 @@ class PolicyStore:
         for file in draft.iterdir():
             file.replace(folder / file.name)
         draft.rmdir()
-        _sync(folder)
+        sync_directory(folder)
 
     def _put_in_force(self, version: str) -> Applied:
         for row in self.history()[-1:]:
@@ -145,7 +146,7 @@ class PolicyStore:
         draft.unlink(missing_ok=True)
         draft.symlink_to(Path("versions") / version)
         draft.replace(self._link)
-        _sync(self._folder)
+        sync_directory(self._folder)
         self._remember(applied)
         return applied
 
@@ -218,12 +219,3 @@ def _write(file: Path, content: bytes) -> None:
         out.flush()
         os.fsync(out.fileno())
     draft.replace(file)
-
-
-def _sync(folder: Path) -> None:
-    """A rename is on the disk when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

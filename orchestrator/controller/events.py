@@ -109,7 +109,7 @@ class EventLog:
             await asyncio.to_thread(_append, self._path, batch, self._torn)
         except OSError as error:
             if not self.failure:
-                log.warning("events are not written: %s: %s", self._path, error.strerror or error)
+                log.warning("events are not written: %s: %s", self._path, error.strerror)
             self.failure = error.strerror or type(error).__name__
             return
         self._torn = False

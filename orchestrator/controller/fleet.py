@@ -221,7 +221,7 @@ class Fleet:
                 observed = await pools.observe(candidates)
         except (PoolError, TimeoutError) as error:
             if self._clusters.get(name) is pools:
-                self.unseen[name] = str(error) or "timeout"
+                self.unseen[name] = error.summary if isinstance(error, PoolError) else "timeout"
             return
         if self._clusters.get(name) is not pools:
             return
@@ -267,7 +267,7 @@ class Fleet:
         try:
             await warm_up(self._session, candidate)
         except PoolError as error:
-            log.info("not warm yet: %s", error)
+            log.info("not warm yet: %s", error.summary)
         else:
             if candidate.endpoint in self._catalogue.candidates:
                 self.warm.add(candidate.endpoint)
@@ -280,10 +280,10 @@ class Fleet:
             self.failures.pop(candidate.endpoint, None)
         except PoolError as error:
             self.failures[candidate.endpoint] = str(error)
-            log.error("%s: %s", candidate.endpoint, error)
+            log.error("%s: %s", candidate.endpoint, error.summary)
 
     async def _release(self, cluster: str, pools: Actuator, name: str) -> None:
         try:
             await pools.release(name)
         except PoolError as error:
-            log.error("%s in cluster %s is not released: %s", name, cluster, error)
+            log.error("%s in cluster %s is not released: %s", name, cluster, error.summary)

@@ -11,6 +11,7 @@ from orchestrator.config.store import PolicyStore
 from orchestrator.controller.loop import Controller
 from orchestrator.ledger.audit_anchors import anchor
 from orchestrator.policy.catalogue import Catalogue
+from orchestrator.safe_log import without_text
 
 log = logging.getLogger("orchestrator.controller")
 
@@ -31,10 +32,12 @@ async def follow(store: PolicyStore, controller: Controller) -> None:
             controller.adopt(Catalogue(loaded.configuration, loaded.version))
         except ConfigurationError as error:
             if str(error) != refused:
-                log.error("the applied rules are not taken: %s", error)
+                log.error(
+                    "the applied rules are not taken, see 'orchestrator validate': %s", error.places
+                )
             refused = str(error)
-        except Exception:
-            log.exception("the applied rules are not taken")
+        except Exception as error:
+            log.error("the applied rules are not taken: %s", without_text(error))
 
 
 async def anchor_audit(trail: Path, controller: Controller) -> None:
@@ -44,4 +47,4 @@ async def anchor_audit(trail: Path, controller: Controller) -> None:
             await asyncio.to_thread(anchor, trail, controller.audit_heads())
             controller.metrics.anchored_at_s.set(time.time())
         except OSError as error:
-            log.error("the audit trail is not anchored: %s", error.strerror or error)
+            log.error("the audit trail is not anchored: %s", without_text(error))

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from orchestrator.safe_log import without_text
+
 log = logging.getLogger("orchestrator.controller")
 
 PATIENCE_S = 1.0
@@ -55,7 +57,7 @@ class Jobs:
     async def _run(self, name: str, work: Work) -> None:
         try:
             await work
-        except Exception:
-            log.exception("'%s' failed", name)
+        except Exception as error:
+            log.error("'%s' failed: %s", name, without_text(error))
         finally:
             del self._jobs[name]

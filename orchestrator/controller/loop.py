@@ -27,6 +27,7 @@ from orchestrator.policy.snapshot import (
     Quote,
     Snapshot,
 )
+from orchestrator.safe_log import without_text
 from orchestrator.signals.latency import mean, quantile
 from orchestrator.signals.prices import FeedError, FileFeed
 from orchestrator.signals.report import GatewayReport
@@ -116,9 +117,9 @@ class Controller:
             try:
                 with self.metrics.tick_duration_s.time():
                     await self.tick(time.time())
-            except Exception:
+            except Exception as error:
                 self.metrics.tick_failures.inc()
-                log.exception("a tick failed")
+                log.error("a tick failed: %s", without_text(error))
             self._last_tick = {
                 "duration_s": round(time.monotonic() - began_s, 4),
                 "calls": self._fleet.calls - calls,

@@ -41,11 +41,35 @@ class Access:
 
         A key of a workload that is not known, or not any more, opens nothing.
         """
-        credential = credential_of(headers)
+        credential = self._presented(headers)
+        try:
+            return self._checked(
+                await self._tokens.caller(credential)
+                if _is_token(credential)
+                else self._holder(credential)
+            )
+        except TokenRefused as why:
+            raise _token_refused(why) from None
+
+    def again(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """The same for one whose request waited, by what is at hand: no issuer is asked. Raises
+        ApiError 401."""
+        credential = self._presented(headers)
+        try:
+            return self._checked(
+                self._tokens.known(credential)
+                if _is_token(credential)
+                else self._holder(credential)
+            )
+        except TokenRefused as why:
+            raise _token_refused(why) from None
+
+    def _presented(self, headers: Mapping[bytes, bytes]) -> str:
         if self._rules is not self._exchange.rules:
             self._follow(self._exchange.rules)
-        is_token = credential.count(".") == 2
-        caller = await self._bearer(credential) if is_token else self._holder(credential)
+        return credential_of(headers)
+
+    def _checked(self, caller: Caller | None) -> Caller:
         if caller is None or caller.workload not in self._exchange.catalogue.workloads:
             raise refused()
         return caller
@@ -53,13 +77,6 @@ class Access:
     def _holder(self, presented: str) -> Caller | None:
         key = match(self._exchange.keys, presented, datetime.now(UTC))
         return None if key is None else Caller(key.id, key.workload, key.scope, key.limits)
-
-    async def _bearer(self, token: str) -> Caller | None:
-        try:
-            return await self._tokens.caller(token)
-        except TokenRefused as why:
-            log.debug("a token was refused: %s", why)
-            return None
 
     def _follow(self, rules: Rules) -> None:
         """An issuer whose keys are where they were goes on with those that it has."""
@@ -77,24 +94,29 @@ class Access:
 def credential_of(headers: Mapping[bytes, bytes]) -> str:
     """Raises ApiError 401 where there is none, or two that differ."""
     authorization, api_key = headers.get(b"authorization"), headers.get(b"x-api-key")
-    found = set()
+    presented = None if api_key is None else api_key.strip()
     if authorization is not None:
-        scheme, _, presented = authorization.partition(b" ")
-        if scheme.lower() != b"bearer":
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() != b"bearer" or presented not in (None, token.strip()):
             raise refused()
-        found.add(presented.strip())
-    if api_key is not None:
-        found.add(api_key.strip())
-    if not found:
+        presented = token.strip()
+    if presented is None:
         raise ApiError(
             401,
             "missing_api_key",
             "Give an API key or a token as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'.",
             "authentication_error",
         )
-    if len(found) > 1:
-        raise refused()
-    return found.pop().decode("latin-1")
+    return presented.decode("latin-1")
+
+
+def _is_token(credential: str) -> bool:
+    return credential.count(".") == 2
+
+
+def _token_refused(why: TokenRefused) -> ApiError:
+    log.debug("a token was refused: %s", why)
+    return refused()
 
 
 def refused() -> ApiError:

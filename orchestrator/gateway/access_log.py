@@ -5,21 +5,15 @@ the kernel takes back from a gateway that dies.
 """
 
 import fcntl
-import logging
 import os
-import threading
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import orjson
 
-log = logging.getLogger("orchestrator.gateway")
-
-FLUSH_S = 0.5
-"""How often what was appended is written."""
+from orchestrator.ledger.writer import BackgroundWriter
 
 
 @dataclass(slots=True)
@@ -62,9 +56,8 @@ class AccessEntry:
     """`engine`, or `counted` where the engine gave no usage for an attempt."""
 
 
-class AccessLog:
-    """Appends from a thread of its own, in batches. Entries that cannot be written are kept, up to
-    `capacity`, and written later; what is over that is counted in `lost`."""
+class AccessLog(BackgroundWriter[AccessEntry]):
+    """Appends to the file, and moves it aside when it is full."""
 
     def __init__(
         self,
@@ -75,64 +68,37 @@ class AccessLog:
         capacity: int = 100_000,
     ) -> None:
         """`files`: how many there are at most, the one that is written among them."""
+        super().__init__("access-log", capacity)
         self._path = path
         self._rotate_bytes = rotate_bytes
         self._files = files
-        self._capacity = capacity
-        self._entries: deque[AccessEntry] = deque()
-        self._unwritten = b""
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-        self.lost = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Writes what is queued, then stops."""
-        self._stopping.set()
-        self._thread.join(timeout=5)
-
-    def append(self, entry: AccessEntry) -> None:
-        """Never blocks, and wakes no thread."""
-        if len(self._entries) < self._capacity:
-            self._entries.append(entry)
-        else:
-            self.lost += 1
-
-    def _run(self) -> None:
-        stopping = troubled = False
-        while not stopping:
-            stopping = self._stopping.wait(FLUSH_S)
-            try:
-                self._flush()
-                troubled = False
-            except OSError as error:
-                if not troubled:
-                    log.error("the access log cannot be written: %s", error.strerror)
-                troubled = True
 
     def _flush(self) -> None:
-        """Raises OSError; what was not written is kept."""
-        while self._unwritten or self._entries:
-            if not self._unwritten:
-                batch = [self._entries.popleft() for _ in range(min(len(self._entries), 1000))]
-                self._unwritten = b"".join(
-                    orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE) for entry in batch
-                )
-            self._write(self._unwritten)
-            self._unwritten = b""
+        for batch in self._batches():
+            self._write(b"".join(self._lines(batch)))
+
+    def _close(self, whole: bool) -> None:
+        """Nothing is kept open."""
+
+    def _lines(self, batch: deque[AccessEntry]) -> Iterator[bytes]:
+        """Of what can be a line; the rest is taken out of the batch."""
+        for _ in range(len(batch)):
+            entry = batch.popleft()
+            try:
+                line = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+            except orjson.JSONEncodeError:
+                self._drop()
+                continue
+            batch.append(entry)
+            yield line
 
     def _write(self, lines: bytes) -> None:
+        """Raises OSError, and has written nothing then."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._path.with_suffix(".lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._path.exists() and self._path.stat().st_size >= self._rotate_bytes:
+                self._rotate()
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
                 size = os.fstat(descriptor).st_size
@@ -145,8 +111,6 @@ class AccessLog:
                     raise
             finally:
                 os.close(descriptor)
-            if size + len(lines) >= self._rotate_bytes:
-                self._rotate()
 
     def _rotate(self) -> None:
         def aside(number: int) -> Path:

@@ -25,7 +25,7 @@ class Answer:
         return []
 
 
-class Choices(Answer):
+class ChoicesAnswer(Answer):
     """Of chat and of completions."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Choices(Answer):
                     known["function"][field] = known["function"].get(field, "") + part
 
 
-class Message(Answer):
+class MessageAnswer(Answer):
     """Of the Messages API."""
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class Message(Answer):
         return [turn for turn in turns({"messages": [message]}) if turn.text or turn.aside]
 
 
-class Response(Answer):
+class ResponsesAnswer(Answer):
     """Of the Responses API."""
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class Response(Answer):
         return [turn for turn in turns({"input": items}) if turn.text or turn.aside]
 
 
-class Prompt(Answer):
+class PromptAnswer(Answer):
     """Of detokenize: the text of the token ids that were sent, which could not be read."""
 
     def __init__(self) -> None:

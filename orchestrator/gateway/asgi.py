@@ -3,18 +3,19 @@
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from orchestrator.gateway.errors import ApiError
-from orchestrator.gateway.safe_log import without_text
+from orchestrator.gateway.errors import ApiError, ClientGone
+from orchestrator.safe_log import without_text
 
 Message = MutableMapping[str, Any]
-App = Callable[
-    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
-    Awaitable[None],
-]
+AsgiScope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("orchestrator.gateway")
 
@@ -27,7 +28,7 @@ _STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPS
 _NOT_IN_A_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-class Line(Protocol):
+class Channel(Protocol):
     """What a transaction needs of its connection."""
 
     def write(self, data: bytes) -> None: ...
@@ -46,7 +47,9 @@ class Line(Protocol):
 
 
 class Transaction:
-    def __init__(self, line: Line, scope: Message, is_last: bool, expects_continue: bool) -> None:
+    def __init__(
+        self, channel: Channel, scope: AsgiScope, is_last: bool, expects_continue: bool
+    ) -> None:
         self.scope = scope
         self.is_last = is_last
         """The connection ends with this answer."""
@@ -54,7 +57,7 @@ class Transaction:
         """Of the request."""
         self.started = self.complete = False
         """The answer."""
-        self._line = line
+        self._channel = channel
         self._expects_continue = expects_continue
         self._body: list[bytes] = []
         self._held_bytes = 0
@@ -76,7 +79,7 @@ class Transaction:
         self._body.append(body)
         self._held_bytes += len(body)
         if self._held_bytes > HELD_BODY_BYTES:
-            self._line.pause_reading()
+            self._channel.pause_reading()
         self._woken.set()
 
     def take_end(self) -> None:
@@ -99,7 +102,7 @@ class Transaction:
         finally:
             if not self.complete and not self._disconnected:
                 # What was sent must not pass for a whole answer.
-                self._line.abort()
+                self._channel.abort()
 
     def when_gone(self, callback: Callable[[], object] | None) -> None:
         """Called at once when the client goes away: less work than a task that waits for
@@ -110,7 +113,7 @@ class Transaction:
                 callback()
             elif not self.complete:
                 # Else its going would not be noticed.
-                self._line.resume_reading()
+                self._channel.resume_reading()
 
     async def receive(self) -> Message:
         while not self._disconnected and not self.complete:
@@ -122,14 +125,14 @@ class Transaction:
                 return {"type": "http.request", "body": body, "more_body": self.more_body}
             if self._expects_continue:
                 self._expects_continue = False
-                self._line.write(CONTINUE)
-            self._line.resume_reading()
+                self._channel.write(CONTINUE)
+            self._channel.resume_reading()
             self._woken.clear()
             await self._woken.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        await self._line.room()
+        await self._channel.room()
         if self._disconnected:
             return
         if message["type"] == "http.response.start" and not self.started:
@@ -174,11 +177,11 @@ class Transaction:
                 body += b"0\r\n\r\n"
         if self._head:
             body, self._head = self._head + body, b""
-        self._line.write(body)
+        self._channel.write(body)
         if not more:
             self.complete = True
             self._woken.set()
-            self._line.answered(self)
+            self._channel.answered(self)
 
 
 def answer(error: ApiError, request_id: str) -> bytes:
@@ -193,3 +196,41 @@ def answer(error: ApiError, request_id: str) -> bytes:
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return _STATUS[error.status] + head.encode() + b"\r\n" + body
+
+
+@contextmanager
+def while_connected(scope: AsgiScope, receive: Receive) -> Iterator[None]:
+    """Cancels what it surrounds when the client goes away. Raises ClientGone then."""
+    surrounded = asyncio.current_task()
+    assert surrounded is not None
+    gone = False
+
+    def leave() -> None:
+        nonlocal gone
+        gone = True
+        surrounded.cancel()
+
+    when_gone = scope.get("extensions", {}).get(WHEN_GONE)
+    watching = None if when_gone else asyncio.create_task(_watch(receive, leave))
+    try:
+        if when_gone:
+            when_gone(leave)
+        yield
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        surrounded.uncancel()
+        raise ClientGone from None
+    finally:
+        if when_gone:
+            when_gone(None)
+        else:
+            assert watching is not None
+            watching.cancel()
+
+
+async def _watch(receive: Receive, leave: Callable[[], None]) -> None:
+    """For servers that tell it in no other way."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    leave()

@@ -12,6 +12,7 @@ import orjson
 from orchestrator.config.spec import Timeouts
 from orchestrator.gateway.accounting import Accounting
 from orchestrator.gateway.call import Attempt, Call
+from orchestrator.gateway.decisions import Decisions
 from orchestrator.gateway.dialects.choices_reader import ChoicesReader
 from orchestrator.gateway.dialects.continued_reader import ContinuedReader
 from orchestrator.gateway.errors import ApiError
@@ -21,7 +22,7 @@ from orchestrator.gateway.refusals import OUT_OF_TIME, engine_message, not_offer
 from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.stream import Stream
-from orchestrator.gateway.upstream import Response, UpstreamFailed, Upstreams
+from orchestrator.gateway.upstream import UpstreamFailed, UpstreamResponse, Upstreams
 
 CLIENT_MISTAKES = frozenset({400, 413, 422})
 """Upstream answers that say something of the request itself: the client gets them."""
@@ -32,7 +33,7 @@ class Begun:
     """An attempt whose answer is there, or comes."""
 
     attempt: Attempt
-    response: Response
+    response: UpstreamResponse
     stream: Stream | None = None
     body: bytes = b""
     """Of an answer that is no stream."""
@@ -44,12 +45,14 @@ class Attempts:
         exchange: Exchange,
         upstreams: Upstreams,
         sensitivity: Sensitivity,
+        decisions: Decisions,
         placement: Placement,
         accounting: Accounting,
     ) -> None:
         self._exchange = exchange
         self._upstreams = upstreams
         self._sensitivity = sensitivity
+        self._decisions = decisions
         self._placement = placement
         self._accounting = accounting
 
@@ -71,7 +74,7 @@ class Attempts:
         answer go on that broke off, and who has read it so far. Raises UpstreamFailed, and
         ApiError for what the client must change; then it is ended already."""
         self._accounting.opened(call, attempt)
-        self._placement.opened(attempt)
+        self._decisions.opened(attempt)
         begun: Begun | None = None
         try:
             request = rest[0] if rest else call.request
@@ -91,7 +94,7 @@ class Attempts:
                 begun.body = await begun.response.body(self.left_s(call))
                 self._read(call, attempt, begun.body)
             self._accounting.first_token(call, attempt)
-            self._placement.succeeded(call, attempt)
+            self._decisions.succeeded(call, attempt)
             return begun
         except UpstreamFailed as failure:
             if failure.reason in ("timeout", "stalled") and self.left_s(call) <= 0:
@@ -109,7 +112,7 @@ class Attempts:
         attempt.outcome = reason
         if reason != OUT_OF_TIME:
             self._accounting.failed(attempt, reason)
-            self._placement.failed(attempt, reason)
+            self._decisions.failed(attempt, reason)
 
     def keep_answer(self, call: Call, attempt: Attempt) -> None:
         """What was said, for its conversation to be known by. Raises ApiError 503 when a raised
@@ -124,7 +127,9 @@ class Attempts:
         """Cancels upstream what has not come to its end."""
         self._close(call, begun.attempt, begun)
 
-    async def _sent(self, call: Call, attempt: Attempt, request: InferenceRequest) -> Response:
+    async def _sent(
+        self, call: Call, attempt: Attempt, request: InferenceRequest
+    ) -> UpstreamResponse:
         number = attempt.number
         upstream_id = call.request_id if number == 1 else f"{call.request_id}-{number}"
         # Without a stream the engine says nothing before it has everything.

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from orchestrator.batch.files import Draft, File, new_id
-from orchestrator.config.spec import Batches as Limits
+from orchestrator.config.spec import Batches as BatchSpec
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.uploads import Form
 
@@ -19,7 +19,7 @@ SHORTEST_LIFE_S, LONGEST_LIFE_S = 3600, 30 * 86_400
 MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE = 16, 64, 512
 
 
-def file_of(form: Form, draft: Draft, workload: str, claimed: int, limits: Limits) -> File:
+def file_of(form: Form, draft: Draft, workload: str, claimed: int, limits: BatchSpec) -> File:
     """The uploaded file. Raises ApiError 400."""
     if form.filename is None:
         raise invalid("file", "Give the file.")

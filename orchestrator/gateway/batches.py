@@ -3,17 +3,17 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 from orchestrator.batch import batches as store
 from orchestrator.batch.batches import Batch, TooMany, WrongFile
 from orchestrator.batch.files import File, InUse, NoSpace, NotFound
+from orchestrator.gateway.asgi import Receive, Send
 from orchestrator.gateway.batch_fields import (
     file_of,
     invalid,
@@ -29,21 +29,15 @@ from orchestrator.gateway.deferred import Deferred
 from orchestrator.gateway.dialects import ENDPOINTS
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
-from orchestrator.gateway.intake import Intake
-from orchestrator.gateway.observer import Observer
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.request import claimed_data_class
-from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.uploads import read_form
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PIECE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BatchApiRequest:
     """One request for files or batches."""
 
     caller: Caller
@@ -71,17 +65,10 @@ class Content:
 
 
 class BatchApi:
-    def __init__(
-        self,
-        directory: Path,
-        exchange: Exchange,
-        intake: Intake,
-        observer: Observer,
-        telemetry: Telemetry,
-    ) -> None:
+    def __init__(self, exchange: Exchange, deferred: Deferred) -> None:
         self._exchange = exchange
-        self._deferred = Deferred(directory, exchange, intake, observer, telemetry)
-        self._desk = self._deferred.desk
+        self._deferred = deferred
+        self._desk = deferred.desk
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="files")
         """For content: its uploads and downloads wait for each other and for nobody else."""
 
@@ -97,7 +84,7 @@ class BatchApi:
             ("/v1/files/", "/v1/batches/")
         )
 
-    async def answer(self, asked: Asked) -> dict[str, Any] | Content:
+    async def answer(self, asked: BatchApiRequest) -> dict[str, Any] | Content:
         """JSON, or content for `send_content`. Raises ApiError, ClientGone."""
         _, _, kind, *rest = asked.path.split("/")
         asked.caller.check_endpoint(kind)
@@ -154,7 +141,7 @@ class BatchApi:
             gone.cancel()
             stream.close()
 
-    async def _upload(self, asked: Asked) -> dict[str, Any]:
+    async def _upload(self, asked: BatchApiRequest) -> dict[str, Any]:
         spec = self._exchange.catalogue.configuration.gateway
         limits, total_s = spec.batches, spec.timeouts.total_s
         claimed = claimed_data_class(asked.headers)
@@ -186,14 +173,14 @@ class BatchApi:
             )
         return file.as_json()
 
-    async def _file(self, asked: Asked, file_id: str) -> File:
+    async def _file(self, asked: BatchApiRequest, file_id: str) -> File:
         files = self._desk.files
         try:
             return await self._desk.do(files.get, asked.caller.workload, file_id, time.time())
         except NotFound:
             raise _no_file() from None
 
-    async def _list_files(self, asked: Asked) -> dict[str, Any]:
+    async def _list_files(self, asked: BatchApiRequest) -> dict[str, Any]:
         options = asked.options()
         order = options.get("order", "desc")
         if order not in ("asc", "desc"):
@@ -213,7 +200,7 @@ class BatchApi:
             raise invalid("after", "'after' names no file.") from None
         return page([file.as_json() for file in found], limit)
 
-    async def _delete(self, asked: Asked, file_id: str) -> dict[str, Any]:
+    async def _delete(self, asked: BatchApiRequest, file_id: str) -> dict[str, Any]:
         try:
             await self._desk.do(self._desk.files.delete, asked.caller.workload, file_id)
         except NotFound:
@@ -224,7 +211,7 @@ class BatchApi:
             ) from None
         return {"id": file_id, "object": "file", "deleted": True}
 
-    async def _create(self, asked: Asked) -> dict[str, Any]:
+    async def _create(self, asked: BatchApiRequest) -> dict[str, Any]:
         body = json_object(await asked.body())
         now_s = time.time()
         endpoint, window = body.get("endpoint"), body.get("completion_window")
@@ -265,14 +252,14 @@ class BatchApi:
         self._deferred.wake()
         return made.as_json()
 
-    async def _batch(self, asked: Asked, batch_id: str) -> dict[str, Any]:
+    async def _batch(self, asked: BatchApiRequest, batch_id: str) -> dict[str, Any]:
         try:
             found = await self._desk.do(self._desk.batches.get, asked.caller.workload, batch_id)
         except NotFound:
             raise _no_batch() from None
         return found.as_json()
 
-    async def _list_batches(self, asked: Asked) -> dict[str, Any]:
+    async def _list_batches(self, asked: BatchApiRequest) -> dict[str, Any]:
         options = asked.options()
         limit = page_limit(options, 20, 100)
         try:
@@ -283,7 +270,7 @@ class BatchApi:
             raise invalid("after", "'after' names no batch.") from None
         return page([batch.as_json() for batch in found], limit)
 
-    async def _cancel(self, asked: Asked, batch_id: str) -> dict[str, Any]:
+    async def _cancel(self, asked: BatchApiRequest, batch_id: str) -> dict[str, Any]:
         try:
             batch = await self._desk.do(
                 self._desk.batches.cancel, asked.caller.workload, batch_id, time.time()

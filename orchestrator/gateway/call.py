@@ -1,11 +1,12 @@
 """A request on its way, and each attempt to have it answered."""
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.config.data_class import DataClass
 from orchestrator.gateway.answers import Answer
+from orchestrator.gateway.asgi import Send
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.rules import Rules
@@ -16,8 +17,6 @@ from orchestrator.policy.grant import Grant
 if TYPE_CHECKING:
     from orchestrator.gateway.tracing import AttemptTrace, RequestTrace
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 
 @dataclass(slots=True)
 class Call:
@@ -25,6 +24,9 @@ class Call:
 
     request_id: str
     caller: Caller
+    authenticate: Callable[[], Caller]
+    """Whose request it is by the credentials of this moment, without waiting for anything. Raises
+    ApiError 401, or NoCaller for a line of a batch."""
     rules: Rules
     """By which it was read."""
     labels: Labels
@@ -65,6 +67,8 @@ class Call:
     def used(self) -> Usage:
         """By all attempts together."""
         used = [attempt.used for attempt in self.attempts]
+        if len(used) == 1:
+            return used[0]
         return Usage(
             sum(u.prompt_tokens for u in used),
             sum(u.completion_tokens for u in used),

@@ -14,17 +14,17 @@ import httptools
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from orchestrator.gateway.app import request_id_of
 from orchestrator.gateway.asgi import App, Transaction, answer
 from orchestrator.gateway.connections import Connections
 from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.framing import check
+from orchestrator.gateway.replies import request_id_of
 
 OVERHEAD_PER_BODY_BYTE = 8
 """What chunks may cost beside their data: those of one byte cost five."""
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """Made by uvicorn's server, which asks it to shut down and waits until it is gone."""
 
     transport: asyncio.Transport

@@ -2,17 +2,22 @@
 leave unread."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+from orchestrator.safe_log import without_text
+
+log = logging.getLogger("orchestrator.gateway")
 
 KIB = 1024
 MIB = 1024 * KIB
 
 
 @dataclass(frozen=True)
-class Limits:
+class ConnectionLimits:
     """Of what clients may take of a server."""
 
     connections: int = 8192
@@ -48,7 +53,10 @@ class Member(Protocol):
 
 class Connections:
     def __init__(
-        self, limits: Limits, unread_s: Callable[[], float], refused: Callable[[int], None]
+        self,
+        limits: ConnectionLimits,
+        unread_s: Callable[[], float],
+        refused: Callable[[int], None],
     ) -> None:
         """`unread_s`: how long a client may leave an answer unread. `refused` is told the status
         of what is answered without the application."""
@@ -102,8 +110,12 @@ class Connections:
 
     def _look(self) -> None:
         self._looking = None
-        now_s, unread_s = time.monotonic(), self._unread_s()
-        for connection in tuple(self._open):
-            connection.look(now_s, unread_s)
         if self._open:
             self._look_later()
+        now_s, unread_s = time.monotonic(), self._unread_s()
+        for connection in tuple(self._open):
+            try:
+                connection.look(now_s, unread_s)
+            except Exception as error:
+                # What is wrong with one must not keep the others from being looked at.
+                log.error("a connection could not be looked at: %s", without_text(error))

@@ -21,14 +21,17 @@ from orchestrator.batch.queue import Answered, Kind, Line, Outlook, PutBack, Wai
 from orchestrator.batch.schedule import idle, needed
 from orchestrator.config.data_class import DataClass
 from orchestrator.gateway import metrics
+from orchestrator.gateway.admission import Admission
+from orchestrator.gateway.background import background
+from orchestrator.gateway.decisions import Ruling
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
 from orchestrator.gateway.line import LineRun, NoCaller, caller_of, is_stale
 from orchestrator.gateway.observer import Observer
 from orchestrator.gateway.relay import Relay
-from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.facts import Facts
+from orchestrator.safe_log import without_text
 
 log = logging.getLogger("orchestrator.gateway")
 
@@ -57,6 +60,7 @@ class Deferred:
         self,
         directory: Path,
         exchange: Exchange,
+        admission: Admission[Ruling],
         intake: Intake,
         observer: Observer,
         telemetry: Telemetry,
@@ -65,6 +69,7 @@ class Deferred:
         """For everything short."""
         self._back_office = Desk(directory)
         self._exchange = exchange
+        self._admission = admission
         self._intake = intake
         self._observer = observer
         self._telemetry = telemetry
@@ -84,11 +89,11 @@ class Deferred:
     @asynccontextmanager
     async def running(self, relay: Relay) -> AsyncIterator[None]:
         """Lines run until the context is left; what is open then is for others, at once."""
-        loop = asyncio.create_task(self._run(relay))
         try:
-            yield
+            async with background("the run of batches", partial(self._run, relay)):
+                yield
         finally:
-            tasks = [loop, *(open_.task for open_ in self._open.values())]
+            tasks = [open_.task for open_ in self._open.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -176,7 +181,7 @@ class Deferred:
         opened = 0
         with_room: dict[str, int] = {}
         for room in seen.rooms:
-            most = 0 if self._exchange.admission.queue.wanted(room.endpoint) else idle(room, rules)
+            most = 0 if self._admission.queue.wanted(room.endpoint) else idle(room, rules)
             if most:
                 with_room[room.endpoint] = most
         for place, most in with_room.items():
@@ -261,7 +266,7 @@ class Deferred:
                 spec = self._exchange.catalogue.configuration.gateway
                 await desk.do(work_on, batch, owner, desk.batches, desk.files, spec)
                 self.wake()
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:
             log.error("a batch waits: %s", without_text(error))
             with suppress(sqlite3.Error, OSError):
                 await desk.do(desk.batches.drop_job, owner)
@@ -284,7 +289,7 @@ class Deferred:
             await desk.do(desk.batches.forget, now_s, retention_s)
             await desk.do(desk.files.expire, now_s)
             await desk.do(desk.files.sweep, now_s, UNFINISHED_S)
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:
             log.error("old files and batches stay: %s", without_text(error))
 
 

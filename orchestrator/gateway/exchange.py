@@ -5,24 +5,23 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from pydantic import ValidationError
 
-from orchestrator.config.keys import KeyRing
+from orchestrator.config.keys import KeyRing, KeysRefused
 from orchestrator.config.load import ConfigurationError
 from orchestrator.config.spec import Key
 from orchestrator.config.store import PolicyStore
-from orchestrator.gateway.admission import Admission
+from orchestrator.gateway.fair_queue import Ticket
 from orchestrator.gateway.rules import Rules, in_force, load_rules
-from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import EndpointState, Snapshot
 from orchestrator.policy.view import View
+from orchestrator.safe_log import without_text
 from orchestrator.signals.report import AuditHead, GatewayReport, QueueReport
 
 log = logging.getLogger("orchestrator.gateway")
@@ -32,13 +31,17 @@ class Exchange:
     """Holds the rules and the view that decisions use, and keeps them fresh."""
 
     def __init__(
-        self, state: Path, telemetry: Telemetry, audit_head: Callable[[], AuditHead | None]
+        self,
+        state: Path,
+        telemetry: Telemetry,
+        waiting: Iterable[Ticket],
+        audit_head: Callable[[], AuditHead | None],
     ) -> None:
-        """Raises ConfigurationError: a gateway never serves without its rules."""
+        """`waiting`: whoever waits in the gateway, at any moment. Raises ConfigurationError: a
+        gateway never serves without its rules."""
         self.gateway_id = uuid.uuid4().hex[:8]
-        self.admission: Admission[Any] = Admission(0)
-        self.on_snapshot: Callable[[], None] = lambda: None
-        """Called when there is a new one."""
+        self._waiting = waiting
+        self._tick = asyncio.Event()
         self._store = PolicyStore(state)
         self._telemetry = telemetry
         self._audit_head = audit_head
@@ -57,7 +60,6 @@ class Exchange:
         self.rules = rules
         self.view = view
         self._telemetry.inflight.follow(rules.catalogue)
-        self.admission.queue.limit = rules.catalogue.configuration.gateway.max_queued_requests
 
     @property
     def catalogue(self) -> Catalogue:
@@ -73,8 +75,10 @@ class Exchange:
         refused at once."""
         try:
             self._key_ring.refresh()
-        except Exception as error:
+        except KeysRefused as error:
             log.error("the changed keys are not taken: %s", error)
+        except Exception as error:
+            log.error("the keys cannot be looked at: %s", without_text(error))
         return self._key_ring.keys
 
     @property
@@ -91,13 +95,20 @@ class Exchange:
                 except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
                     log.warning("no snapshot from the controller: %s", type(error).__name__)
                 except ConfigurationError as error:
-                    log.error("the changed configuration is not taken: %s", error)
+                    log.error(
+                        "the changed configuration is not taken, see 'orchestrator validate': %s",
+                        error.places,
+                    )
                 except Exception as error:
                     # Whatever it was: staleness and what waits depend on this loop going on.
                     log.error("an exchange with the controller failed: %s", without_text(error))
-                # With a new snapshot or without: what rested an endpoint may be over.
-                self.admission.stir()
+                over, self._tick = self._tick, asyncio.Event()
+                over.set()
                 await asyncio.sleep(self.catalogue.configuration.controller.tick_s)
+
+    async def tick(self) -> None:
+        """Returns after the next exchange, whatever came of it."""
+        await self._tick.wait()
 
     async def say_goodbye(self) -> None:
         """Tells the controller, if it is there, that nothing comes from this gateway any more: else
@@ -137,7 +148,7 @@ class Exchange:
     def _queues(self, now_s: float) -> list[QueueReport]:
         """Those who wait, by where they would run at home."""
         ages_s: dict[tuple[str, ...], list[float]] = {}
-        for waiter in self.admission.queue:
+        for waiter in self._waiting:
             ages_s.setdefault(waiter.home, []).append(now_s - waiter.arrived_s)
         return [QueueReport(endpoints=list(home), ages_s=ages_s[home]) for home in ages_s]
 
@@ -154,7 +165,6 @@ class Exchange:
             self._adopt(rules, snapshot)
             log.info("policy version %s is in force", self.catalogue.version)
         self._received_s = time.monotonic()
-        self.on_snapshot()
 
 
 def _before_the_first(catalogue: Catalogue) -> Snapshot:

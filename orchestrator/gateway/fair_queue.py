@@ -77,7 +77,7 @@ class FairQueue(Generic[T]):
 
     def __contains__(self, ticket: T) -> bool:
         group = self._groups.get(ticket.group)
-        return group is not None and ticket.number in group.tickets
+        return group is not None and group.tickets.get(ticket.number) is ticket
 
     def expected_tokens(self, workload: str, prompt_tokens: int, max_tokens: int) -> float:
         """The service that a request will be, as far as can be said: its output is taken to be as
@@ -124,21 +124,35 @@ class FairQueue(Generic[T]):
             self.arrives(ticket.workload, ticket.priority)
         self._joined += 1
         ticket.number = self._joined
-        group = self._groups.setdefault(ticket.group, _Group())
-        group.tickets[ticket.number] = ticket
-        group.tokens += ticket.tokens
-        self._size += 1
+        self._add(ticket)
         if self._size <= self.limit:
             return None
         shed = self._least_important()
         self.leave(shed)
         return shed
 
+    def replace(self, ticket: T, by: T) -> None:
+        """`by` waits in its place, as if it had come when this one came."""
+        self.leave(ticket)
+        by.number = ticket.number
+        group = self._add(by)
+        for number in [number for number in group.tickets if number > by.number]:
+            group.tickets.move_to_end(number)
+        if group.first is by:
+            group.rests = False
+
+    def _add(self, ticket: T) -> _Group[T]:
+        group = self._groups.setdefault(ticket.group, _Group())
+        group.tickets[ticket.number] = ticket
+        group.tokens += ticket.tokens
+        self._size += 1
+        return group
+
     def leave(self, ticket: T) -> None:
         """Does nothing for one that is not in the queue any more."""
-        group = self._groups.get(ticket.group)
-        if group is None or ticket.number not in group.tickets:
+        if ticket not in self:
             return
+        group = self._groups[ticket.group]
         if group.first is ticket:
             group.rests = False
         del group.tickets[ticket.number]

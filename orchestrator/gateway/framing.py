@@ -5,7 +5,7 @@ and bare line feeds.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from orchestrator.gateway.errors import ApiError
 
@@ -49,6 +49,16 @@ def check(version: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -
             raise _refused("A body's transfer encoding is 'chunked' or none, in HTTP/1.1.")
     if version == "1.1" and b"host" not in seen:
         raise _refused("Send the header 'host'.")
+
+
+def declared_bytes(headers: Mapping[bytes, bytes]) -> int:
+    """The length that a body is said to have, 0 where it is not said: also behind a server that
+    passes on whatever comes. One with too many digits is longer than any limit. Raises ApiError
+    400."""
+    declared = headers.get(b"content-length", b"0")
+    if not declared.isdigit():
+        raise _refused("The header 'content-length' is a number of bytes.")
+    return int(declared) if len(declared) <= MAX_LENGTH_DIGITS else 10**MAX_LENGTH_DIGITS
 
 
 def _refused(message: str) -> ApiError:

@@ -56,7 +56,7 @@ class Origin:
         return context
 
 
-class Connection(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """One connection, and the answer that is being read from it."""
 
     def __init__(self, pool: "ConnectionPool", loop: asyncio.AbstractEventLoop) -> None:
@@ -241,13 +241,13 @@ class ConnectionPool:
         self._origin = origin
         self._connect_s = connect_s
         self._tls: ssl.SSLContext | None = None
-        self._idle: list[Connection] = []
-        self._open: set[Connection] = set()
+        self._idle: list[UpstreamConnection] = []
+        self._open: set[UpstreamConnection] = set()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def idle(self) -> Connection | None:
+    def idle(self) -> UpstreamConnection | None:
         """The one that was used last: the others may grow old and close."""
         while self._idle:
             connection = self._idle.pop()
@@ -256,7 +256,7 @@ class ConnectionPool:
                 return connection
         return None
 
-    async def fresh(self) -> Connection:
+    async def fresh(self) -> UpstreamConnection:
         """Raises HttpFailed."""
         loop = asyncio.get_running_loop()
         try:
@@ -264,7 +264,7 @@ class ConnectionPool:
                 self._tls = self._origin.context()
             async with asyncio.timeout(self._connect_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self, loop),
+                    lambda: UpstreamConnection(self, loop),
                     self._origin.host,
                     self._origin.port,
                     ssl=self._tls,
@@ -275,10 +275,10 @@ class ConnectionPool:
         self._open.add(connection)
         return connection
 
-    def keep(self, connection: Connection) -> None:
+    def keep(self, connection: UpstreamConnection) -> None:
         self._idle.append(connection)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: UpstreamConnection) -> None:
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
@@ -288,7 +288,7 @@ class ConnectionPool:
             connection.abort("cut")
 
 
-class Response:
+class HttpResponse:
     """An answer whose body is still to be read. Left before its end, it is cancelled."""
 
     __slots__ = ("_body", "_connection", "_head", "_pool", "status")
@@ -297,7 +297,7 @@ class Response:
         self._pool = pool
         self._head = head
         self._body = body
-        self._connection: Connection | None = None
+        self._connection: UpstreamConnection | None = None
         self.status = 0
 
     async def start(self, timeout_s: float) -> Self:

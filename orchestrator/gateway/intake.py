@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
-from orchestrator.gateway.call import Call, Send
+from orchestrator.gateway.asgi import Send
+from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.engine_control import refuse_control
 from orchestrator.gateway.exchange import Exchange
@@ -26,14 +27,16 @@ class Intake:
         self,
         request_id: str,
         caller: Caller,
+        authenticate: Callable[[], Caller],
         path: str,
         headers: Iterable[tuple[bytes, bytes]],
         raw: bytes,
         send: Send,
         started_s: float | None = None,
     ) -> Call:
-        """`send` takes the answer as an ASGI application gives it. `started_s`: when the request
-        arrived. Raises ApiError for a request that no engine could serve."""
+        """`authenticate`: as `Call` has it. `send` takes the answer as an ASGI application gives
+        it. `started_s`: when the request arrived. Raises ApiError for a request that no engine
+        could serve."""
         headers = list(headers)
         request = parse(path, raw)
         refuse_control(request.content)
@@ -53,6 +56,7 @@ class Intake:
         return Call(
             request_id,
             caller,
+            authenticate,
             rules,
             labels,
             session_id,

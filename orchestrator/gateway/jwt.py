@@ -24,6 +24,14 @@ class TokenRefused(Exception):
     """Why, in a fixed few words: for whoever sets an issuer up, and never for the client."""
 
 
+class KeyUnknown(TokenRefused):
+    """Its issuer may publish the key by now."""
+
+    def __init__(self, key_set: KeySet) -> None:
+        super().__init__("its key is not known")
+        self.key_set = key_set
+
+
 @dataclass(frozen=True, slots=True)
 class _Verified:
     caller: Caller
@@ -55,6 +63,14 @@ class Tokens:
 
     async def caller(self, token: str) -> Caller:
         """Who presents the token. Raises TokenRefused, whatever is wrong with it."""
+        try:
+            return self.known(token)
+        except KeyUnknown as unknown:
+            await unknown.key_set.look_again()
+        return self.known(token)
+
+    def known(self, token: str) -> Caller:
+        """The same by the keys at hand, without asking an issuer."""
         digest = hashlib.sha256(token.encode()).digest()
         known = self._verified.get(digest)
         if known is not None:
@@ -62,12 +78,12 @@ class Tokens:
                 self._verified.move_to_end(digest)
                 return known.caller
             del self._verified[digest]
-        verified = self._verified[digest] = await self._verify(token)
+        verified = self._verified[digest] = self._verify(token)
         if len(self._verified) > MAX_VERIFIED:
             self._verified.popitem(last=False)
         return verified.caller
 
-    async def _verify(self, token: str) -> _Verified:
+    def _verify(self, token: str) -> _Verified:
         said = _said(token)
         key_set = self._key_sets.get(said.issuer)
         if key_set is None:
@@ -76,10 +92,7 @@ class Tokens:
             raise TokenRefused("its algorithm is not allowed")
         key = key_set.key(said.key_name)
         if key is None:
-            await key_set.look_again()
-            key = key_set.key(said.key_name)
-        if key is None:
-            raise TokenRefused("its key is not known")
+            raise KeyUnknown(key_set)
         return _verify(token, said, key_set, key)
 
 

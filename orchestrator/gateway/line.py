@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -28,8 +29,8 @@ from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import LARGE_BYTES, Intake
 from orchestrator.gateway.observer import CLIENT_GONE, Observer
 from orchestrator.gateway.relay import Relay
-from orchestrator.gateway.safe_log import without_text
 from orchestrator.gateway.usage import Usage
+from orchestrator.safe_log import without_text
 
 log = logging.getLogger("orchestrator.gateway")
 
@@ -157,12 +158,16 @@ class LineRun:
             self._desk.files.read, line.input_file_id, line.offset, line.length
         )
         body = orjson.dumps(orjson.loads(raw)["body"])
-        caller = caller_of(self._exchange, line.key_id, line.kind.workload, line.scope)
+        authenticate = partial(
+            caller_of, self._exchange, line.key_id, line.kind.workload, line.scope
+        )
+        caller = authenticate()
         caller.check_endpoint(ENDPOINTS[line.endpoint].name)
         label = DataClass(line.claimed).label.encode()
         call = await self._intake.read(
             self._request_id,
             caller,
+            authenticate,
             line.endpoint,
             [(b"x-orchestrator-data-class", label)],
             body,
@@ -191,6 +196,9 @@ class LineRun:
             status, code = 200, ""
         except ApiError as error:
             status, code = error.status, error.code
+            raise
+        except NoCaller as gone:
+            status, code = 401, gone.code
             raise
         finally:
             self._observer.answered(arrival, call.caller, call, status, code)

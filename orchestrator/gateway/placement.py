@@ -1,44 +1,32 @@
 """Where each attempt of a request goes, by the rules in force, on record."""
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from orchestrator.config.spec import Workload
-from orchestrator.gateway.admission import Admission, Shed, Waiter
-from orchestrator.gateway.affinity import Affinity
+from orchestrator.gateway.admission import Admission, Outdated, Shed, Waiter
 from orchestrator.gateway.call import Attempt, Call
-from orchestrator.gateway.ejection import Ejection
+from orchestrator.gateway.decisions import Decisions, Ruling
 from orchestrator.gateway.errors import ApiError, unavailable
 from orchestrator.gateway.exchange import Exchange
-from orchestrator.gateway.metrics import EJECTED
-from orchestrator.gateway.outlook import outlook, retry_after_s
+from orchestrator.gateway.expected_wait import expected_wait, retry_after_s
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.refusals import deadline_unreachable, denial, queue_full
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
-from orchestrator.policy.candidate import Candidate
-from orchestrator.policy.decide import Decision, decide
-from orchestrator.policy.facts import Facts
+from orchestrator.policy.decide import Decision
 from orchestrator.policy.grant import Grant
 from orchestrator.policy.selection import Selection
-from orchestrator.policy.view import View
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A decision, and what it was made on."""
-
-    facts: Facts
-    decision: Decision
-    view: View
 
 
 class Placement:
     def __init__(
         self,
         exchange: Exchange,
+        admission: Admission[Ruling],
+        decisions: Decisions,
         sensitivity: Sensitivity,
         records: Records,
         telemetry: Telemetry,
@@ -47,17 +35,16 @@ class Placement:
         self._sensitivity = sensitivity
         self._records = records
         self._telemetry = telemetry
-        self._ejection = Ejection()
-        self._affinity = Affinity()
-        self._admission: Admission[Found] = exchange.admission
-        telemetry.watch(EJECTED, self._ejected)
+        self._decisions = decisions
+        self._admission = admission
+        self.follow()
 
-    def ejected(self) -> dict[str, str]:
-        """Endpoints that are left alone now, with the reason."""
-        return self._ejection.ejected(time.monotonic())
-
-    def _ejected(self) -> dict[tuple[str, ...], float]:
-        return {tuple(endpoint.split("/")): 1 for endpoint in self.ejected()}
+    def follow(self) -> None:
+        """After an exchange with the controller. With a new snapshot or without: what rested an
+        endpoint may be over."""
+        spec = self._exchange.catalogue.configuration.gateway
+        self._admission.queue.limit = spec.max_queued_requests
+        self._admission.stir()
 
     def remember(self, call: Call) -> None:
         """What the request was found to be, before anything of it is sent. Raises ApiError 503."""
@@ -78,8 +65,9 @@ class Placement:
         with the reason; `left_s`: of the time that it may wait; `spare`: it is no loss, so that it
         does not wait and overtakes nobody. Raises ApiError."""
         asked_s = time.monotonic()
-        self._keep_up(call)
-        found = self._decide(call, failed)
+        if call.rules is not self._exchange.rules:
+            await self._keep_up(call)
+        found = self._decisions.of(call, failed)
         queue, workload = self._admission.queue, self._workload(call)
         if spare:
             if found.decision.grant is None or self._admission.busy:
@@ -106,28 +94,40 @@ class Placement:
         call: Call,
         number: int,
         failed: dict[str, str],
-        found: Found,
+        found: Ruling,
         latest_s: float,
-    ) -> Found:
+    ) -> Ruling:
         """Until it may go, or its time is over. Raises ApiError when it never could in time, or
         has to make way for others."""
 
         def until_s(decision: Decision) -> float:
             return min(self._until_s(call, failed, decision), latest_s)
 
-        def look(waiter: Waiter[Found]) -> Found | None:
-            self._keep_up(call)
-            found = self._decide(call, failed)
-            if found.decision.grant is None:
-                waiter.until_s = until_s(found.decision)
-                if waiter.until_s > time.monotonic():
-                    return None
-            return found
+        def look(waiter: Waiter[Ruling]) -> Ruling | None:
+            if call.rules is not self._exchange.rules:
+                raise Outdated
+            found = self._decisions.of(call, failed)
+            if found.decision.grant is not None:
+                _check_again(call)
+                return found
+            waiter.until_s = until_s(found.decision)
+            return None if waiter.until_s > time.monotonic() else found
+
+        async def renew() -> Waiter[Ruling]:
+            await self._keep_up(call)
+            found = self._decisions.of(call, failed)
+            if found.decision.denied == "model_not_found":
+                self._record(call, number, found)
+                raise self._refusal(call, found.decision, bool(failed))
+            return waiter_for(found.decision)
+
+        def waiter_for(decision: Decision) -> Waiter[Ruling]:
+            return self._waiter(call, failed, decision, until_s(decision), look, renew)
 
         workload = self._workload(call)
-        waiter = self._waiter(call, failed, found.decision, until_s(found.decision), look)
+        waiter = waiter_for(found.decision)
         if found.decision.denied == "saturated":
-            seen = outlook(found.decision, self._ahead(call, found.decision))
+            seen = expected_wait(found.decision, self._ahead(call, found.decision))
             if seen.is_measured and time.monotonic() + seen.first_token_s > waiter.until_s:
                 self._record(call, number, found)
                 raise self._shed(call, found.decision, deadline_unreachable)
@@ -143,8 +143,9 @@ class Placement:
         failed: dict[str, str],
         decision: Decision,
         until_s: float,
-        look: Callable[[Waiter[Found]], Found | None],
-    ) -> Waiter[Found]:
+        look: Callable[[Waiter[Ruling]], Ruling | None],
+        renew: Callable[[], Awaitable[Waiter[Ruling]]],
+    ) -> Waiter[Ruling]:
         workload, selection = self._workload(call), self._selection(call, decision)
         return Waiter(
             workload.name,
@@ -161,6 +162,7 @@ class Placement:
             self._expected_tokens(call),
             until_s=until_s,
             look=look,
+            renew=renew,
         )
 
     def _selection(self, call: Call, decision: Decision) -> Selection:
@@ -201,7 +203,7 @@ class Placement:
             call.caller.workload, call.request.estimated_prompt_tokens, call.request.max_tokens
         )
 
-    def _record(self, call: Call, number: int, found: Found) -> None:
+    def _record(self, call: Call, number: int, found: Ruling) -> None:
         """Raises ApiError 503."""
         if call.trace is not None:
             call.trace.decided(number, found.decision)
@@ -223,35 +225,9 @@ class Placement:
         self._telemetry.shed(workload.name, workload.priority, error.code)
         return error
 
-    def place_elsewhere(self, call: Call, lost: Candidate, moving: Mapping[str, int]) -> str | None:
-        """The endpoint where there is room for the rest of an answer, with so many moving to each
-        already. None where there is none."""
-        view = self._exchange.view
-        workload = view.catalogue.workloads.get(call.caller.workload)
-        if workload is None or call.request.model not in workload.models:
-            return None
-        facts = self._facts(call, {lost.endpoint: "will be lost"}, smaller_variant=True)
-        decision = decide(replace(facts, variant=lost.variant.name), view)
-        if decision.grant is None or decision.question is None:
-            return None
-        q, endpoint = decision.question, decision.grant.candidate.endpoint
-        position = q.selection.position[endpoint]
-        has_room = q.load[position] + moving.get(endpoint, 0) <= q.room[position]
-        return endpoint if has_room else None
-
-    def opened(self, attempt: Attempt) -> None:
-        self._ejection.opened(attempt.endpoint, attempt, attempt.started_s)
-
-    def succeeded(self, call: Call, attempt: Attempt) -> None:
-        self._ejection.succeeded(attempt.endpoint, time.monotonic())
-        self._affinity.served(call.request.body, attempt.endpoint)
-
-    def failed(self, attempt: Attempt, reason: str) -> None:
-        self._ejection.failed(attempt.endpoint, attempt, reason, time.monotonic())
-
     def closed(self, call: Call, attempt: Attempt) -> None:
         """Its place is free again, and its workload has had this service."""
-        self._ejection.closed(attempt.endpoint, attempt)
+        self._decisions.closed(attempt)
         used = attempt.used
         self._admission.queue.ended(
             call.caller.workload, call.charged, used.prompt_tokens, used.completion_tokens
@@ -259,63 +235,42 @@ class Placement:
         call.charged = 0.0
         self._admission.stir(attempt.endpoint)
 
-    def _keep_up(self, call: Call) -> None:
+    async def _keep_up(self, call: Call) -> None:
         """A request is decided by the rules that it was read by: where others are in force now, it
-        is read again, and what was found before still holds. Raises ApiError 401 for a workload
-        that is no more."""
-        rules = self._exchange.rules
-        if call.rules is rules:
-            return
-        if call.caller.workload not in rules.catalogue.workloads:
-            raise ApiError(
-                401, "invalid_api_key", "The API key's workload is no more.", "authentication_error"
+        is read again, in a thread since many may have to be at once, until no others came
+        meanwhile. What was found before still holds. Raises ApiError 401 for a workload that is no
+        more."""
+        while call.rules is not (rules := self._exchange.rules):
+            if call.caller.workload not in rules.catalogue.workloads:
+                raise ApiError(
+                    401,
+                    "invalid_api_key",
+                    "The API key's workload is no more.",
+                    "authentication_error",
+                )
+            before = call.labels
+            labels = await asyncio.to_thread(
+                self._sensitivity.read,
+                rules.classifier,
+                call.caller.workload,
+                max(before.claimed, before.content),
+                call.session_id,
+                call.request.content,
             )
-        before = call.labels
-        call.rules = rules
-        call.labels = self._sensitivity.read(
-            rules.classifier,
-            call.caller.workload,
-            max(before.claimed, before.content),
-            call.session_id,
-            call.request.content,
+            call.rules, call.labels = rules, labels
+            self.remember(call)
+
+
+def _check_again(call: Call) -> None:
+    """Whether who waited may still ask for this: keys and tokens may have ended meanwhile, and
+    scopes changed. Raises ApiError 401 and 403, and what `Call.authenticate` raises."""
+    caller = call.authenticate()
+    if caller.workload != call.caller.workload:
+        raise ApiError(
+            401,
+            "invalid_api_key",
+            "The API key or token speaks for another workload by now.",
+            "authentication_error",
         )
-        self.remember(call)
-
-    def _decide(self, call: Call, failed: dict[str, str]) -> Found:
-        found = self._decide_for(call, failed, smaller_variant=False)
-        smaller = self._workload(call).when_infeasible.min_quality is not None
-        if smaller and found.decision.denied not in (None, "model_not_found"):
-            return self._decide_for(call, failed, smaller_variant=True)
-        return found
-
-    def _decide_for(self, call: Call, failed: dict[str, str], smaller_variant: bool) -> Found:
-        """Ejected endpoints, and those that failed the request, are left alone while there are
-        others, be they full: the last one is tried again, if one replica is not all that it is."""
-        view = self._exchange.view
-        ejected = self.ejected()
-        facts = self._facts(call, {**ejected, **failed}, smaller_variant)
-        decision = decide(facts, view)
-        if decision.grant is None and decision.denied != "saturated" and (ejected or failed):
-            # One replica of several may be lost, and the others do well.
-            lost = {e: why for e, why in failed.items() if view.replicas(e) < 2}
-            if ejected or lost != failed:
-                facts = self._facts(call, lost, smaller_variant)
-                decision = decide(facts, view)
-        return Found(facts, decision, view)
-
-    def _facts(self, call: Call, excluded: dict[str, str], smaller_variant: bool) -> Facts:
-        return Facts(
-            workload=call.caller.workload,
-            model=call.request.model,
-            claimed=call.labels.claimed,
-            session=call.labels.session,
-            content=call.labels.content,
-            max_tokens=call.request.max_tokens,
-            prompt_tokens=call.request.estimated_prompt_tokens,
-            snapshot_age_s=self._exchange.snapshot_age_s,
-            inflight=self._telemetry.inflight.counts,
-            excluded={**call.avoided, **excluded},
-            affinity=self._affinity.of(call.request.body),
-            variant=call.variant,
-            smaller_variant=smaller_variant,
-        )
+    caller.check_model(call.request.model)
+    caller.check_endpoint(call.request.dialect.name)

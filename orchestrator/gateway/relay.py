@@ -13,9 +13,11 @@ from functools import partial
 
 from orchestrator.config.spec import Hedge
 from orchestrator.gateway.accounting import Accounting
+from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.attempts import Attempts, Begun
 from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.continuation import continuation
+from orchestrator.gateway.decisions import Decisions, Ruling
 from orchestrator.gateway.dialects.choices_reader import ChoicesReader
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
@@ -38,20 +40,33 @@ class Relay:
     def __init__(
         self,
         exchange: Exchange,
+        admission: Admission[Ruling],
         upstreams: Upstreams,
         sensitivity: Sensitivity,
         records: Records,
         telemetry: Telemetry,
     ) -> None:
         self._exchange = exchange
-        self._placement = Placement(exchange, sensitivity, records, telemetry)
+        self._decisions = Decisions(exchange, telemetry)
+        self._placement = Placement(
+            exchange, admission, self._decisions, sensitivity, records, telemetry
+        )
+        accounting = Accounting(records, telemetry)
         self._attempts = Attempts(
-            exchange, upstreams, sensitivity, self._placement, Accounting(records, telemetry)
+            exchange, upstreams, sensitivity, self._decisions, self._placement, accounting
         )
         self._retries = RetryBudget()
         self._passing: dict[Begun, Call] = {}
         """Streams on their way."""
-        exchange.on_snapshot = self._leave_what_is_lost
+
+    async def follow(self) -> None:
+        """Acts on what the controller says, after each exchange with it, until cancelled."""
+        while True:
+            before = self._exchange.snapshot
+            await self._exchange.tick()
+            self._placement.follow()
+            if self._exchange.snapshot is not before:
+                self._leave_what_is_lost()
 
     async def run(self, call: Call) -> None:
         """Answers the call. Raises ApiError while nothing has been sent yet, ClientGone when a
@@ -67,7 +82,7 @@ class Relay:
 
     def ejected(self) -> Mapping[str, str]:
         """Endpoints that are left alone now, with the reason."""
-        return self._placement.ejected()
+        return self._decisions.ejected()
 
     async def _begun(self, call: Call) -> Begun:
         """The first attempt that begins to answer. Raises ApiError."""
@@ -240,7 +255,7 @@ class Relay:
                 continue
             if continuation(call.request, begun.stream.reader) is None:
                 continue
-            place = self._placement.place_elsewhere(call, candidate, moving)
+            place = self._decisions.place_elsewhere(call, candidate, moving)
             if place is not None:
                 moving[place] += 1
                 begun.response.interrupt(EVICTED)

@@ -96,8 +96,10 @@ def claimed_data_class(headers: Iterable[tuple[bytes, bytes]]) -> DataClass:
         if name == b"x-orchestrator-data-class"
         for label in value.decode("latin-1").split(",")
     ]
+    if not labels:
+        return DataClass.PUBLIC
     try:
-        return max((DataClass.parse(label) for label in labels), default=DataClass.PUBLIC)
+        return max(map(DataClass.parse, labels))
     except ValueError:
         known = ", ".join(c.label for c in DataClass)
         raise ApiError(

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.classify import Classification, Classifier
 from orchestrator.config.data_class import DataClass
 from orchestrator.gateway.errors import unavailable
+from orchestrator.safe_log import without_text
 from orchestrator.sessions.ratchet import Conversation, Ratchet
 from orchestrator.sessions.store import SessionsUnavailable
 from orchestrator.sessions.turns import Turn
@@ -35,7 +36,7 @@ class Labels:
 
     @property
     def highest(self) -> DataClass:
-        return max(self.claimed, self.session, self.content)
+        return max(self.claimed, self.session, self.classification.data_class)
 
 
 class Sensitivity:
@@ -56,7 +57,9 @@ class Sensitivity:
         try:
             conversation = self._ratchet.recognize(workload, session_id, body)
         except SessionsUnavailable as error:
-            log.error("sessions cannot be read, so every request is restricted: %s", error)
+            log.error(
+                "sessions cannot be read, so every request is restricted: %s", without_text(error)
+            )
             return Labels(claimed, DataClass.RESTRICTED, classification, None)
         return Labels(claimed, conversation.data_class, classification, conversation)
 
@@ -70,12 +73,13 @@ class Sensitivity:
             if max(labels.claimed, labels.content) > own:
                 raise _unknowable()
             return False
-        if labels.highest <= own:
+        highest = labels.highest
+        if highest <= own:
             if own <= DataClass.INTERNAL:
                 self._ratchet.seen_unraised(labels.conversation)
             return False
         try:
-            self._ratchet.keep(labels.conversation, labels.highest)
+            self._ratchet.keep(labels.conversation, highest)
         except SessionsUnavailable:
             raise _unknowable() from None
         return True

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from orchestrator.gateway.app import Gateway
-from orchestrator.gateway.connection import Connection
-from orchestrator.gateway.connections import Connections, Limits
+from orchestrator.gateway.connection import ClientConnection
+from orchestrator.gateway.connections import ConnectionLimits, Connections
 
 KEEP_ALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 """A client that is lost is noticed after half a minute."""
@@ -36,18 +36,18 @@ def listen(url: str) -> socket.socket:
     return listener
 
 
-def server(gateway: Gateway, limits: Limits | None = None) -> uvicorn.Server:
+def server(gateway: Gateway, limits: ConnectionLimits | None = None) -> uvicorn.Server:
     """Not yet running: `serve(sockets=[…])` runs it; `should_exit` ends it when its open answers
     are whole, or have had all the time that an answer may take."""
     connections = Connections(
-        limits or Limits(connections=_most_connections()),
+        limits or ConnectionLimits(connections=_most_connections()),
         lambda: gateway.spec.timeouts.between_tokens_s,
         gateway.telemetry.refused_early,
     )
     return uvicorn.Server(
         uvicorn.Config(
             gateway,
-            http=cast(type[Connection], partial(Connection, connections)),
+            http=cast(type[ClientConnection], partial(ClientConnection, connections)),
             loop="uvloop",
             ws="none",
             lifespan="on",
@@ -64,7 +64,7 @@ def server(gateway: Gateway, limits: Limits | None = None) -> uvicorn.Server:
 def _most_connections() -> int:
     """Half of the files that the process may open: the rest is for endpoints and records."""
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * Limits.connections
+    wanted = 2 * ConnectionLimits.connections
     if files < wanted:
         files = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))

@@ -19,7 +19,7 @@ def largest_event_bytes(request_bytes: int) -> int:
     return MAX_EVENT_BYTES + ECHO * request_bytes
 
 
-class Kind(Enum):
+class EventKind(Enum):
     """What an event is to the relay, in every dialect."""
 
     PREAMBLE = auto()

@@ -10,7 +10,7 @@ from orchestrator.gateway import sse
 from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.dialects import Reader
 from orchestrator.gateway.refusals import OUT_OF_TIME
-from orchestrator.gateway.upstream import Response, UpstreamFailed
+from orchestrator.gateway.upstream import UpstreamFailed, UpstreamResponse
 
 
 class Stream:
@@ -18,7 +18,7 @@ class Stream:
         self,
         call: Call,
         attempt: Attempt,
-        response: Response,
+        response: UpstreamResponse,
         reader: Reader,
         timeouts: Timeouts,
     ) -> None:
@@ -66,11 +66,11 @@ class Stream:
         try:
             for received in self._splitter.feed(await self._chunk()):
                 kind, event = reader.read(received)
-                if kind is sse.Kind.ERROR:
+                if kind is sse.EventKind.ERROR:
                     raise UpstreamFailed("engine_error")
-                self._ended = kind is sse.Kind.DONE
+                self._ended = kind is sse.EventKind.DONE
                 # The end of a whole answer counts, even of one that says nothing.
-                if kind is sse.Kind.CONTENT or (self._ended and reader.finished):
+                if kind is sse.EventKind.CONTENT or (self._ended and reader.finished):
                     self._committed = True
                     if self._call.answer_is_kept:
                         attempt.said.take_event(event)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Executor
 from typing import Any
 
@@ -10,10 +9,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from orchestrator.batch.files import Draft
+from orchestrator.gateway.asgi import Receive
 from orchestrator.gateway.errors import ApiError, ClientGone
-from orchestrator.gateway.framing import MAX_LENGTH_DIGITS
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+from orchestrator.gateway.framing import declared_bytes
 
 # It tells the log of the bytes that it does not like.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
@@ -109,11 +107,8 @@ async def read_form(
         raise ApiError(
             415, "unsupported_media_type", "Upload the file as multipart/form-data with a boundary."
         )
-    declared = headers.get(b"content-length")
     most = max_file_bytes + FORM_BYTES
-    if declared is not None and (
-        len(declared) > MAX_LENGTH_DIGITS or not declared.isdigit() or int(declared) > most
-    ):
+    if declared_bytes(headers) > most:
         raise too_large(max_file_bytes)
     form = Form(draft, max_file_bytes)
     callbacks: Any = {name: getattr(form, name) for name in dir(form) if name.startswith("on_")}

@@ -8,8 +8,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from orchestrator.config.spec import Cluster, Timeouts
-from orchestrator.gateway import http1
-from orchestrator.gateway.http1 import ConnectionPool, HttpFailed, Origin
+from orchestrator.gateway.http1 import ConnectionPool, HttpFailed, HttpResponse, Origin
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.grant import Grant
 from orchestrator.signals import prefixes
@@ -26,12 +25,12 @@ class UpstreamFailed(Exception):
         self.reason = reason
 
 
-class Response:
+class UpstreamResponse:
     """An upstream's answer whose body is still to be read."""
 
     __slots__ = ("_response", "status")
 
-    def __init__(self, response: http1.Response) -> None:
+    def __init__(self, response: HttpResponse) -> None:
         self._response = response
         self.status = response.status
 
@@ -104,7 +103,7 @@ class Upstreams:
         request_id: str,
         timeout_s: float,
         traceparent: str = "",
-    ) -> Response:
+    ) -> UpstreamResponse:
         """POST to the granted endpoint and nowhere else: a redirect is an answer like any other.
 
         The answer has to be closed. Raises UpstreamFailed when no headers come in time.
@@ -118,9 +117,9 @@ class Upstreams:
             head += f"{prefixes.HEADER}: {beginnings}\r\n"
         if traceparent:
             head += f"traceparent: {traceparent}\r\n"
-        response = http1.Response(target.pool, head.encode("ascii") + target.headers, body)
+        response = HttpResponse(target.pool, head.encode("ascii") + target.headers, body)
         try:
-            return Response(await response.start(timeout_s))
+            return UpstreamResponse(await response.start(timeout_s))
         except BaseException as error:
             response.close()
             if isinstance(error, HttpFailed):

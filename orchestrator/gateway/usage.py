@@ -21,12 +21,7 @@ NOTHING = Usage(0, 0, 0)
 def read(raw: object) -> Usage | None:
     """As chat and completions write it. None for what cannot be counted with: then nobody is
     charged by it."""
-    if not isinstance(raw, dict):
-        return None
-    prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
-    if prompt is None or completion is None:
-        return None
-    return Usage(prompt, completion, _within(raw.get("prompt_tokens_details"), "cached_tokens"))
+    return _read(raw, "prompt_tokens", "completion_tokens", "prompt_tokens_details")
 
 
 def write(usage: Usage) -> dict[str, Any]:
@@ -47,29 +42,34 @@ def read_prompt(raw: object) -> Usage | None:
 
 def read_response(raw: object) -> Usage | None:
     """As the Responses API writes it."""
-    if not isinstance(raw, dict):
-        return None
-    prompt, completion = _count(raw.get("input_tokens")), _count(raw.get("output_tokens"))
-    if prompt is None or completion is None:
-        return None
-    return Usage(prompt, completion, _within(raw.get("input_tokens_details"), "cached_tokens"))
+    return _read(raw, "input_tokens", "output_tokens", "input_tokens_details")
 
 
 def read_message(raw: object) -> Usage | None:
     """As the Messages API writes it, where `input_tokens` leaves out what the cache was read for
     or written to."""
-    if not isinstance(raw, dict):
-        return None
-    prompt, completion = _count(raw.get("input_tokens")), _count(raw.get("output_tokens"))
-    if prompt is None or completion is None:
+    uncached = _read(raw, "input_tokens", "output_tokens")
+    if uncached is None or not isinstance(raw, dict):
         return None
     read = _count(raw.get("cache_read_input_tokens")) or 0
     written = _count(raw.get("cache_creation_input_tokens")) or 0
-    return Usage(prompt + read + written, completion, read)
+    return Usage(uncached.prompt_tokens + read + written, uncached.completion_tokens, read)
 
 
-def _within(details: object, name: str) -> int:
-    return (_count(details.get(name)) or 0) if isinstance(details, dict) else 0
+def _read(
+    raw: object, prompt_name: str, completion_name: str, details_name: str = ""
+) -> Usage | None:
+    """Without the name of details nothing counts as cached."""
+    if not isinstance(raw, dict):
+        return None
+    prompt, completion = _count(raw.get(prompt_name)), _count(raw.get(completion_name))
+    if prompt is None or completion is None:
+        return None
+    return Usage(prompt, completion, _cached(raw.get(details_name)))
+
+
+def _cached(details: object) -> int:
+    return (_count(details.get("cached_tokens")) or 0) if isinstance(details, dict) else 0
 
 
 def _count(raw: object) -> int | None:

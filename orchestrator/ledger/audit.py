@@ -3,27 +3,26 @@
 Each gateway process appends to a chain of its own under `<trail>/<gateway_id>/`.
 """
 
-import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import orjson
 
+from orchestrator.durable import sync_directory
 from orchestrator.ledger.audit_anchors import Head, anchor
-from orchestrator.ledger.audit_files import ChainFiles, sync_directory
+from orchestrator.ledger.audit_files import ChainFiles
+from orchestrator.ledger.writer import BackgroundWriter
 
-log = logging.getLogger("orchestrator.ledger")
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DecisionRow:
-    """One decision: for one attempt of one request."""
+    """One decision: for one attempt of one request.
+
+    Nobody changes one; to have that enforced would cost a request four times as much.
+    """
 
     time_s: float
     """Seconds since the epoch."""
@@ -73,19 +72,9 @@ Row = DecisionRow | SnapshotRow | GapRow
 
 KINDS: dict[str, type[Row]] = {"decision": DecisionRow, "snapshot": SnapshotRow, "gap": GapRow}
 
-FLUSH_S = 0.2
-"""How often what was appended is written."""
 
-_AT_ONCE = 1000
-"""Rows that are sealed before they are written."""
-
-
-class AuditLog:
-    """Appends from a thread of its own, in batches.
-
-    While the disk takes nothing, rows are kept up to the capacity. Those past it are counted,
-    logged and, as soon as that is possible, told in the chain by a `gap` row.
-    """
+class AuditLog(BackgroundWriter[DecisionRow | SnapshotRow]):
+    """Appends to a chain. Lost rows are told in it by a `gap` row, as soon as that is possible."""
 
     def __init__(
         self,
@@ -94,18 +83,13 @@ class AuditLog:
         rotate_bytes: int = 64 * 1024 * 1024,
         capacity: int = 100_000,
     ) -> None:
+        super().__init__("audit-log", capacity)
         self._trail = trail
         self._gateway_id = gateway_id
-        self._capacity = capacity
-        self._rows: deque[DecisionRow | SnapshotRow] = deque()
         self._files = ChainFiles(trail, gateway_id, rotate_bytes)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="audit-log", daemon=True)
-        self._refused = 0
-        self._unencodable = 0
-        self._told = 0
-        self._told_s = time.time()
-        self._failing = False
+        self._in_gaps = 0
+        """Lost rows that a gap row tells of."""
+        self._gap_since_s = time.time()
 
     def __enter__(self) -> Self:
         """Raises OSError: nothing should be decided where it cannot be put on record.
@@ -116,59 +100,18 @@ class AuditLog:
         # With its beginning anchored, a chain that vanishes as a whole is missed.
         anchor(self._trail, [self.head()])
         sync_directory(self._trail)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Writes what is queued, anchors the end, then stops."""
-        self._stopping.set()
-        self._thread.join(timeout=10)
-
-    @property
-    def lost(self) -> int:
-        """Rows since the start that will never be written."""
-        return self._refused + self._unencodable
-
-    def append(self, row: DecisionRow | SnapshotRow) -> bool:
-        """Never blocks, and wakes no thread. False: there is no room, the row is lost."""
-        if len(self._rows) < self._capacity:
-            self._rows.append(row)
-            return True
-        self._refused += 1
-        return False
+        return super().__enter__()
 
     def head(self) -> Head:
         """The last row that is safe on disk: what should be anchored, here or elsewhere."""
         return self._files.head
 
-    def _run(self) -> None:
-        stopping = False
-        while not stopping:
-            stopping = self._stopping.wait(FLUSH_S)
-            try:
-                self._flush()
-                if stopping:
-                    self._end()
-                self._failing = False
-            except OSError as error:
-                if not self._failing:
-                    log.error("the audit trail cannot be written: %s", error.strerror or error)
-                self._failing = True
-        self._files.close()
-        if self._rows:
-            log.error("%d audit rows were never written", len(self._rows))
-
     def _flush(self) -> None:
         self._files.write()
-        while self._rows:
-            for _ in range(min(len(self._rows), _AT_ONCE)):
-                self._seal(self._rows[0])
-                self._rows.popleft()
+        for batch in self._batches():
+            while batch:
+                self._seal(batch[0])
+                batch.popleft()
             self._files.write()
         self._tell_losses()
         self._files.write()
@@ -178,22 +121,28 @@ class AuditLog:
         try:
             content = orjson.dumps(row)
         except orjson.JSONEncodeError:
-            self._unencodable += 1
+            self._drop()
             return
         self._files.add("decision" if isinstance(row, DecisionRow) else "snapshot", content)
 
     def _tell_losses(self) -> None:
         # In this order: what is lost from here on comes after `now_s`, and is told next time.
         now_s, lost = time.time(), self.lost
-        if lost > self._told:
-            gap = GapRow(lost - self._told, self._told_s, now_s)
+        if lost > self._in_gaps:
+            gap = GapRow(lost - self._in_gaps, self._gap_since_s, now_s)
             self._files.add("gap", orjson.dumps(gap))
-            log.error("%d audit rows are lost since the start", lost)
-            self._told = lost
-        self._told_s = now_s
+            self._in_gaps = lost
+        self._gap_since_s = now_s
 
-    def _end(self) -> None:
-        self._files.add("end", orjson.dumps({"time_s": time.time()}))
-        self._files.write()
-        self._files.sync()
-        anchor(self._trail, [self.head()])
+    def _close(self, whole: bool) -> None:
+        """Where all was written, so is the end, and it is anchored."""
+        try:
+            if whole:
+                self._files.add("end", orjson.dumps({"time_s": time.time()}))
+                self._files.write()
+                self._files.sync()
+                anchor(self._trail, [self.head()])
+            else:
+                self._drop(self._files.unwritten)
+        finally:
+            self._files.close()

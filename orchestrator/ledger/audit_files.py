@@ -14,8 +14,10 @@ from typing import BinaryIO, cast
 
 import orjson
 
+from orchestrator.durable import sync_directory
 from orchestrator.ledger.audit_anchors import Head
 from orchestrator.ledger.audit_chain import START, seal
+from orchestrator.safe_log import without_text
 
 log = logging.getLogger("orchestrator.ledger")
 
@@ -69,6 +71,11 @@ class ChainFiles:
         self.head = Head(gateway_id, 0, START.decode())
         """The end of what is safe on disk."""
 
+    @property
+    def unwritten(self) -> int:
+        """Lines that were sealed, and not written as a whole."""
+        return self._unwritten.count(b"\n")
+
     def add(self, kind: str, content: bytes) -> None:
         """Seals a row, for `write` to write. Raises OSError, and has not added it then."""
         if self._fd is not None and self._size >= self._rotate_bytes:
@@ -118,7 +125,7 @@ class ChainFiles:
         try:
             self._gzip = _compress(path)
         except OSError as error:
-            log.warning("%s stays uncompressed: %s", path, error.strerror)
+            log.warning("%s stays uncompressed: %s", path, without_text(error))
 
 
 def _compress(path: Path) -> str:
@@ -139,12 +146,3 @@ def _compress(path: Path) -> str:
     sync_directory(path.parent)
     path.unlink()
     return found
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes sure of the names in a directory. Raises OSError."""
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

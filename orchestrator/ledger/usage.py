@@ -1,20 +1,14 @@
 """The append-only record of every attempt that an upstream answered."""
 
-import logging
 import sqlite3
-import threading
-from collections import deque
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import NamedTuple
 
-log = logging.getLogger("orchestrator.ledger")
+from orchestrator.ledger.writer import BackgroundWriter
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
+class UsageRecord(NamedTuple):
     """One attempt. Times are seconds; tokens are the engine's own count unless said otherwise."""
 
     request_id: str
@@ -42,19 +36,16 @@ class UsageRecord:
     duration_s: float
 
 
-FLUSH_S = 0.2
-"""How often what was appended is written."""
-
-_NAMES = [f.name for f in fields(UsageRecord)]
+_NAMES = UsageRecord._fields
 _CREATE = f"CREATE TABLE IF NOT EXISTS usage ({', '.join(_NAMES)})"
 _INSERT = f"INSERT INTO usage VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608
-_row = attrgetter(*_NAMES)
 
 
 BUSY_S = 5.0
 """How long one write waits for another process that has the database locked."""
 _BROKEN_RECORD = (
     OverflowError,
+    UnicodeError,
     sqlite3.DataError,
     sqlite3.InterfaceError,
     sqlite3.ProgrammingError,
@@ -62,65 +53,29 @@ _BROKEN_RECORD = (
 """A value that SQLite cannot hold: no later attempt would go better."""
 
 
-class UsageLedger:
-    """Appends to SQLite from a thread of its own, in batches.
-
-    What cannot be written now is kept, up to `capacity` records, and written later; what is over
-    that is counted in `lost`, and logged.
-    """
+class UsageLedger(BackgroundWriter[UsageRecord]):
+    """Appends to SQLite, a batch at a time."""
 
     def __init__(self, path: Path, capacity: int = 100_000) -> None:
+        super().__init__("usage-ledger", capacity)
         self._path = path
-        self._capacity = capacity
-        self._records: deque[UsageRecord] = deque()
-        self._batch: list[UsageRecord] = []
-        """Taken from the queue and not written yet."""
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="usage-ledger", daemon=True)
-        self.lost = 0
+        self._connection: sqlite3.Connection | None = None
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def _flush(self) -> None:
+        try:
+            connection = self._connection = self._connection or self._connect()
+            for batch in self._batches():
+                try:
+                    with connection:
+                        connection.executemany(_INSERT, batch)
+                except _BROKEN_RECORD:
+                    self._drop(_insert_sound(connection, batch))
+        except BaseException:
+            self._close(whole=False)
+            raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Writes what is queued, then stops."""
-        self._stopping.set()
-        self._thread.join(timeout=2 * BUSY_S)
-        self.lost += len(self._batch) + len(self._records)
-        if self.lost:
-            log.error("%d usage records are lost", self.lost)
-
-    def append(self, record: UsageRecord) -> None:
-        """Never blocks, and wakes no thread: that would cost the request more than the record."""
-        if len(self._records) + len(self._batch) < self._capacity:
-            self._records.append(record)
-        else:
-            self.lost += 1
-
-    def _run(self) -> None:
-        connection: sqlite3.Connection | None = None
-        stopping = False
-        said: tuple[str, int] = "", 0
-        while not stopping:
-            stopping = self._stopping.wait(FLUSH_S)
-            trouble = ""
-            try:
-                connection = connection or self._connect()
-                self._flush(connection)
-            except Exception as error:
-                trouble = f"{type(error).__name__}: {error}"
-                if connection is not None:
-                    connection.close()
-                    connection = None
-            if (trouble, self.lost) != said:
-                said = trouble, self.lost
-                log.error("the ledger: %s; %d records lost", trouble or "writes again", self.lost)
+    def _close(self, whole: bool) -> None:
+        connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
@@ -136,23 +91,14 @@ class UsageLedger:
             raise
         return connection
 
-    def _flush(self, connection: sqlite3.Connection) -> None:
-        while self._batch or self._records:
-            if not self._batch:
-                self._batch = [self._records.popleft() for _ in range(len(self._records))]
-            try:
-                with connection:
-                    connection.executemany(_INSERT, map(_row, self._batch))
-            except _BROKEN_RECORD:
-                self._without_the_broken(connection)
-            self._batch = []
 
-    def _without_the_broken(self, connection: sqlite3.Connection) -> None:
-        broken = 0
-        with connection:
-            for record in self._batch:
-                try:
-                    connection.execute(_INSERT, _row(record))
-                except _BROKEN_RECORD:
-                    broken += 1
-        self.lost += broken
+def _insert_sound(connection: sqlite3.Connection, batch: Iterable[UsageRecord]) -> int:
+    """Inserts what can be stored; how many cannot."""
+    broken = 0
+    with connection:
+        for record in batch:
+            try:
+                connection.execute(_INSERT, record)
+            except _BROKEN_RECORD:
+                broken += 1
+    return broken

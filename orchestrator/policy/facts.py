@@ -1,14 +1,16 @@
 """What a decision is about."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from orchestrator.config.data_class import DataClass
 from orchestrator.policy.arrays import Ints
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Facts:
+
+class Facts(NamedTuple):
     """Everything about a request that placement may depend on, and nothing of its content.
 
     Three labels can raise the class of the workload, and none can lower it.
@@ -29,9 +31,9 @@ class Facts:
     snapshot_age_s: float = 0
     inflight: Ints | None = None
     """Requests that this gateway itself has open, by candidate number. None: none."""
-    excluded: Mapping[str, str] = field(default_factory=dict)
+    excluded: Mapping[str, str] = _NONE
     """Endpoints that failed this request or are ejected, with the reason."""
-    affinity: Mapping[str, float] = field(default_factory=dict)
+    affinity: Mapping[str, float] = _NONE
     """The share of the prompt that an endpoint's KV cache is thought to hold."""
     variant: str = ""
     """The only one that may take it, since it has begun the answer. Empty: any."""

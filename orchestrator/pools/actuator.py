@@ -10,6 +10,12 @@ from orchestrator.policy.candidate import Candidate
 class PoolError(Exception):
     """The cluster did not do what was asked; the message says what it answered."""
 
+    def __init__(self, summary: str, detail: str = "") -> None:
+        """`detail`: in words that are not ours."""
+        super().__init__(f"{summary}: {detail}" if detail else summary)
+        self.summary = summary
+        """For logs: what the cluster answers may quote addresses and the environment of engines."""
+
 
 Fence = Callable[[], None]
 """Raises PoolError unless this process still leads. To be called right before each request that

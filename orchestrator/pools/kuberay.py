@@ -214,7 +214,7 @@ def observed(
         owned.add(candidate.service_name)
         if of is not None or of_endpoint[candidate.endpoint]:
             known[candidate.endpoint] = replicas_of(of, of_endpoint[candidate.endpoint], notices)
-    owners = {s.uid for s in services}
+    owners, served = {s.uid for s in services}, {s.endpoint for s in services}
     return Observed(
         known,
         [
@@ -228,7 +228,8 @@ def observed(
             if s.name not in owned and not s.deleted
         ]
         + [
-            Unowned(f"rayclusters/{c.name}", c.endpoint or None, None)
+            # Who asks for an endpoint that has another RayService does not come here.
+            Unowned(f"rayclusters/{c.name}", None if c.endpoint in served else c.endpoint or None)
             for c in clusters
             if c.owner not in owners and not c.deleted
         ],

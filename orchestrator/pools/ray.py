@@ -126,10 +126,10 @@ class RayPools:
             ) as response:
                 text = await response.text()
                 if response.status >= 400:
-                    raise PoolError(f"{method} {path}: {response.status}: {text[-500:]}")
+                    raise PoolError(f"{method} {path}: {response.status}", text[-500:])
                 return dict(await response.json()) if method == "GET" else {}
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise PoolError(f"{method} {path}: {type(error).__name__}: {error}") from None
+            raise PoolError(f"{method} {path}: {type(error).__name__}", str(error)) from None
 
 
 def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:

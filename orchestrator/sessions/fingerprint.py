@@ -12,7 +12,6 @@ from orchestrator.sessions.winnowing import NONE, Fingerprints, Winnower, joined
 
 WHOLE = 32
 """Characters from which on a whole message is recognized, however short a quote it would be."""
-_SHORT = 1 << 12
 
 
 class Said(NamedTuple):
@@ -45,9 +44,11 @@ class Hasher:
         name = "\0".join(parts).encode("utf-8", "surrogatepass")
         return np.frombuffer(self._digest(b"name", name), np.uint64)
 
-    def history(self, said: Iterable[Said]) -> Fingerprints:
+    def history(self, said: Sequence[Said]) -> Fingerprints:
         """One for the conversation up to each of its answers: whoever sends that again goes on
         with it."""
+        if not said:
+            return NONE
         chain = hashlib.blake2b(key=self._key, digest_size=8, person=b"history")
         found = []
         for role, text, _ in said:
@@ -77,12 +78,7 @@ def _plain(texts: Sequence[str]) -> list[bytes]:
     """Letters and digits alone, in lower case."""
     if not texts:
         return []
-    kept = _kept("\0".join(texts))
-    parts, start = [], 0
-    while (end := kept.find(b"\0", start)) >= 0:
-        parts.append(kept[start:end])
-        start = end + 1
-    parts.append(kept[start:])
+    parts = _kept("\0".join(texts)).split(b"\0")
     if len(parts) > len(texts):
         return _plain([text.replace("\0", "") for text in texts])
     return parts
@@ -90,19 +86,15 @@ def _plain(texts: Sequence[str]) -> list[bytes]:
 
 def _kept(text: str) -> bytes:
     """The same of all texts at once, and the NUL between them."""
-    folded = text.casefold().encode("utf-8", "surrogatepass")
-    if len(folded) < _SHORT:
-        kept = folded.translate(None, _IGNORED)
-    else:
-        # Which of so many are letters no processor can guess, and this leaves it nothing to guess.
-        is_kept = np.frombuffer(folded.translate(_IS_KEPT), bool)
-        kept = np.frombuffer(folded, np.uint8).compress(is_kept).tobytes()
-    if text.isascii():
+    is_ascii = text.isascii()
+    folded = text if is_ascii else text.casefold()
+    kept = folded.encode("utf-8", "surrogatepass").translate(_SMALL, _IGNORED)
+    if is_ascii:
         return kept
     others = kept.decode("utf-8", "surrogatepass")
     return _NOT_ALPHANUMERIC.sub("", others).encode("utf-8", "surrogatepass")
 
 
+_SMALL = bytes(range(256)).lower()
 _IGNORED = bytes(b for b in range(1, 128) if not chr(b).isalnum())
-_IS_KEPT = bytes(b not in _IGNORED for b in range(256))
 _NOT_ALPHANUMERIC = re.compile(r"[^\w\0]+")

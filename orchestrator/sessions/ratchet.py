@@ -52,10 +52,14 @@ class Ratchet:
     def recognize(self, workload: str, session_id: str, body: dict[str, Any]) -> Conversation:
         """Raises SessionsUnavailable."""
         said = said_in(turns(body))
-        own = [turn for turn in said if turn.role not in SYSTEM]
-        answered = max((n for n, turn in enumerate(own, 1) if turn.role == "assistant"), default=0)
         # What the application says raises nobody, but it may quote somebody.
-        by_application = [turn for turn in said if turn.role in SYSTEM]
+        own: list[Said] = []
+        by_application: list[Said] = []
+        answered = 0
+        for turn in said:
+            (by_application if turn.role in SYSTEM else own).append(turn)
+            if turn.role == "assistant":
+                answered = len(own)
         earlier, newest, quoted = self._hasher.texts(own[:answered], own[answered:], by_application)
         identity = self._hasher.history(own[:answered])
         if session_id:

@@ -26,7 +26,8 @@ ASKED = (
 )
 """Fields whose strings are said by the user, beside or instead of messages."""
 _ASKED_ALONE = (*ASKED, "documents")
-_ELSEWHERE = frozenset({"messages", "model", "input"})
+_ELSEWHERE = frozenset({"messages", "model", "input", *ASKED})
+_ELSEWHERE_ALONE = _ELSEWHERE | {"documents"}
 NAMES = frozenset(
     {
         "role",
@@ -81,8 +82,8 @@ def turns(body: dict[str, Any]) -> list[Turn]:
     """In their order, what belongs to nobody in particular first, as said by the system."""
     messages = body.get("messages")
     # Beside messages, documents are what the application found for them.
-    asked = ASKED if messages else _ASKED_ALONE
-    rest = {k: v for k, v in body.items() if k not in _ELSEWHERE and k not in asked}
+    asked, elsewhere = (ASKED, _ELSEWHERE) if messages else (_ASKED_ALONE, _ELSEWHERE_ALONE)
+    rest = {k: v for k, v in body.items() if k not in elsewhere}
     found = [Turn("system", text) for text in _strings(rest)]
     for message in _flat(messages):
         found += _said(message)

@@ -64,25 +64,26 @@ class Winnower:
         sizes = [sum(map(len, group)) for group in groups]
         if end in sizes:
             return [kept if size else NONE for size in sizes]
-        last = np.concatenate(places).searchsorted(list(accumulate(sizes))).tolist()
-        return [kept[a:b] for a, b in pairwise([0, *last])]
+        where = np.concatenate(places)
+        ends = [bisect_left(where, size) for size in accumulate(sizes)]
+        return [kept[a:b] for a, b in pairwise([0, *ends])]
 
     def _smallest(self, letters: npt.NDArray[np.uint8]) -> Fingerprints:
         """The smallest hash in each window, after one letter that is in none: valid until the
         next call."""
         count = len(letters)
-        sums, other = _scratch.one[:count], _scratch.other
+        sums = _scratch.one[:count]
         sums[:] = letters
         sums *= self._powers[:count]
         np.add.accumulate(sums, out=sums)
         count -= RUN
-        hashes = np.subtract(sums[RUN:], sums[:-RUN], other[:count])
+        hashes, other = _scratch.other[:count], sums[:count]
+        np.subtract(sums[RUN:], other, hashes)
         # The run at i carries a factor base**(i + 1).
         hashes *= self._inverse_powers[1 : count + 1]
-        other = _scratch.one
-        hashes ^= np.right_shift(hashes, _29, other[:count])
+        hashes ^= np.right_shift(hashes, _29, other)
         hashes *= self._mixer
-        hashes ^= np.right_shift(hashes, _32, other[:count])
+        hashes ^= np.right_shift(hashes, _32, other)
         # Of windows twice as wide, from those at hand.
         for width in _STEPS:
             count -= width

@@ -56,12 +56,7 @@ def up(directory: Path, state: Path, check: Check, report: Report) -> Loaded:
     report("Clearing what an earlier run left")
     processes.stop_all(state)
     loaded = _with_keys(loaded, state)
-    os.environ.update(
-        {
-            "ORCHESTRATOR_TOKEN": secret(state, "controller-token"),
-            "RAY_AUTH_TOKEN": secret(state, "ray-token"),
-        }
-    )
+    os.environ["RAY_AUTH_TOKEN"] = secret(state, "ray-token")
     env = environment(state)
     _models(loaded, state, env, report)
 
@@ -159,13 +154,14 @@ async def _wait_until_ready(loaded: Loaded, state: Path) -> None:
     """Until the gateway is ready and every pool has the replicas that it should always have."""
     deadline_s = time.monotonic() + READY_TIMEOUT_S
     url = loaded.configuration.gateway.url
+    token = secret(state, "controller-token")
     missing = "the gateway"
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
         while time.monotonic() < deadline_s:
             try:
                 async with session.get(f"{url}/readyz") as response:
                     ready = response.status == 200
-                pools = (await controller_state(session, loaded))["pools"]
+                pools = (await controller_state(session, loaded, token))["pools"]
                 short = [
                     p.name
                     for p in loaded.configuration.pools
@@ -180,10 +176,11 @@ async def _wait_until_ready(loaded: Loaded, state: Path) -> None:
     raise StackError(f"not ready in {READY_TIMEOUT_S} s: {missing}; see {state / 'logs'}")
 
 
-async def controller_state(session: aiohttp.ClientSession, loaded: Loaded) -> dict[str, Any]:
+async def controller_state(
+    session: aiohttp.ClientSession, loaded: Loaded, token: str
+) -> dict[str, Any]:
     """What the controller says of itself. Raises aiohttp.ClientError or TimeoutError."""
     url = f"{loaded.configuration.controller.url}/v1/state"
-    token = os.environ.get("ORCHESTRATOR_TOKEN", "")
     async with session.get(url, headers={"authorization": f"Bearer {token}"}) as response:
         response.raise_for_status()
         return dict(await response.json())

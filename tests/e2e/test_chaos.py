@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import threading
 import time
@@ -109,7 +108,10 @@ def pools(command: str) -> None:
     subprocess.run([ORCHESTRATOR, "pools", command, "onprem-cpu"], check=True, timeout=60)
 
 
-def test_a_redeployed_gateway_breaks_no_stream_and_refuses_nothing(stack: Stack) -> None:
+def test_a_redeployed_gateway_breaks_no_stream_and_refuses_nothing(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", environment(state_directory())["RAY_AUTH_TOKEN"])
     before = gateways()
     with Streaming(stack) as load:
         load.wait_for_streams()
@@ -140,7 +142,6 @@ async def redeploy() -> None:
     application = gateway_application(loaded, state_directory()) | {
         "runtime_env": {"env_vars": {"RELEASE": str(time.time_ns())}}
     }
-    os.environ["RAY_AUTH_TOKEN"] = environment(state_directory())["RAY_AUTH_TOKEN"]
     async with aiohttp.ClientSession() as session:
         await RayPools(cluster, session).deploy([application])
 

@@ -1,12 +1,9 @@
 """Asking a gateway at any endpoint."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
-from tests.integration.engines import Handler, World, world
+from tests.integration.engines import World
 
 CHAT = {"messages": [{"role": "user", "content": "a b"}]}
 BODIES: dict[str, dict[str, Any]] = {
@@ -29,20 +26,6 @@ BODIES: dict[str, dict[str, Any]] = {
 STREAMS = [p for p in BODIES if p.startswith("/v1/") and "max" in json.dumps(BODIES[p])]
 MEASURES = [p for p in BODIES if p not in STREAMS]
 TEXT = " t0 t1 t2"
-
-
-def run(
-    tmp_path: Path,
-    test: Callable[[World], Awaitable[None]],
-    home: str | Handler = "",
-    away: str | Handler = "",
-    total_s: float = 60,
-) -> None:
-    async def inside() -> None:
-        async with world(tmp_path, home, away, total_s) as made:
-            await test(made)
-
-    asyncio.run(inside())
 
 
 async def ask(

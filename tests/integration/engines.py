@@ -1,6 +1,7 @@
 """Simulated engines and the gateway in front of them, over real HTTP on loopback."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from orchestrator.config import keys
 from orchestrator.config.store import PolicyStore
 from orchestrator.gateway.app import Gateway
-from orchestrator.gateway.connections import Limits
+from orchestrator.gateway.connections import ConnectionLimits
 from orchestrator.gateway.server import listen, server
 from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
 from orchestrator.simulate.faults import Fault
@@ -113,7 +114,9 @@ def apply(directory: Path) -> None:
 
 
 @asynccontextmanager
-async def serve_gateway(directory: Path, limits: Limits | None = None) -> AsyncIterator[str]:
+async def serve_gateway(
+    directory: Path, limits: ConnectionLimits | None = None
+) -> AsyncIterator[str]:
     """The URL of a gateway by this configuration, which keeps its records beside it."""
     apply(directory)
     gateway = Gateway(directory)
@@ -163,7 +166,7 @@ async def world(
     total_s: float = 60,
     max_open: int = 100,
     home_is_dead: bool = False,
-    limits: Limits | None = None,
+    limits: ConnectionLimits | None = None,
     replacing: Mapping[str, str] | None = None,
     spec: EngineSpec = FAST,
     more: str = "",
@@ -208,6 +211,23 @@ async def world(
         plain = {name: keys.create(tmp_path, name)[1] for name in ("open", "closed")}
         async with serve_gateway(tmp_path, limits) as url, aiohttp.ClientSession() as session:
             yield World(url, home_engine, away_engine, session, plain)
+
+
+def run(tmp_path: Path, test: Callable[[World], Awaitable[None]], **how: Any) -> None:
+    """A test in a world; `how` as for `world`."""
+
+    async def inside() -> None:
+        async with world(tmp_path, **how) as made:
+            await test(made)
+
+    asyncio.run(inside())
+
+
+def billed(directory: Path, columns: str) -> list[tuple[Any, ...]]:
+    """Of every attempt in the ledger, by request and number."""
+    # Only fixed names come here.
+    select = f"SELECT {columns} FROM usage ORDER BY request_id, attempt"
+    return sqlite3.connect(directory / "ledger.sqlite").execute(select).fetchall()
 
 
 def samples(exposition: str, name: str) -> list[tuple[dict[str, str], float]]:

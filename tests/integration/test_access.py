@@ -15,19 +15,11 @@ from aiohttp import web
 from orchestrator.config import keys
 from orchestrator.config.spec import Endpoint, Limits, Scope
 from orchestrator.gateway import jwks
-from tests.integration.engines import World, apply, scripted, serve, serve_gateway, world
+from tests.integration.engines import World, apply, run, scripted, serve, serve_gateway, world
 from tests.tokens import ISSUER, RULES, SigningKey, key_set
 
 KEY = SigningKey("k1")
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
-
-
-def run(tmp_path: Path, test: Callable[[World], Awaitable[None]]) -> None:
-    async def inside() -> None:
-        async with world(tmp_path) as made:
-            await test(made)
-
-    asyncio.run(inside())
 
 
 async def ask(w: World, url: str = "", **headers: str) -> tuple[int, dict[str, Any]]:

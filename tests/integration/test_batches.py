@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from openai.types import Batch
 
 from orchestrator.config import keys
 from orchestrator.config.spec import Scope
-from tests.integration.engines import World, world
+from tests.integration.engines import World, billed, world
 
 CHAT = "/v1/chat/completions"
 OVER = ("completed", "failed", "expired", "cancelled")
@@ -119,10 +118,7 @@ def test_a_batch_from_its_upload_to_its_results(tmp_path: Path) -> None:
             c.files.content(file.id)
 
     run(tmp_path, test)
-    rows = sqlite3.connect(tmp_path / "ledger.sqlite").execute(
-        "SELECT request_id, workload, outcome FROM usage ORDER BY request_id"
-    )
-    (first, *_), (second, *_) = found = rows.fetchall()
+    (first, *_), (second, *_) = found = billed(tmp_path, "request_id, workload, outcome")
     assert first.startswith("batch_")
     assert (first[-2:], second[-2:]) == ("-1", "-2")
     assert {row[1:] for row in found} == {("open", "complete")}

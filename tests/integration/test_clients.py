@@ -9,8 +9,8 @@ import anthropic
 import openai
 import pytest
 
-from tests.integration.asking import CHAT, TEXT, run
-from tests.integration.engines import World
+from tests.integration.asking import CHAT, TEXT
+from tests.integration.engines import World, run
 
 
 def in_thread(

@@ -1,46 +1,24 @@
 """A stream that breaks off after its first token goes on elsewhere, over real HTTP."""
 
-import asyncio
 import json
-import sqlite3
-from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.engines import World, text, world
+from tests.integration import engines
+from tests.integration.engines import World, billed, text
 
 ANSWER = "".join(f" t{n}" for n in range(8))
 
 
-def run(
-    tmp_path: Path,
-    test: Callable[[World], Awaitable[None]],
-    home: str = "cut:3",
-    away: str = "",
-    vllm: bool = True,
-) -> None:
-    async def inside() -> None:
-        async with asyncio.timeout(30), world(tmp_path, home, away, vllm=vllm) as made:
-            await test(made)
-
-    asyncio.run(inside())
+USED = "pool, outcome, prompt_tokens, completion_tokens, usage_source"
+run = partial(engines.run, home="cut:3", vllm=True)
 
 
 def events(stream: str) -> list[dict[str, Any]]:
     return [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
-
-
-def rows(tmp_path: Path) -> list[tuple[Any, ...]]:
-    return (
-        sqlite3.connect(tmp_path / "ledger.sqlite")
-        .execute(
-            "SELECT pool, outcome, prompt_tokens, completion_tokens, usage_source FROM usage "
-            "ORDER BY attempt"
-        )
-        .fetchall()
-    )
 
 
 @pytest.mark.parametrize("fault", ["cut:3", "error_event:3", "stall:3"])
@@ -58,7 +36,7 @@ def test_the_rest_comes_from_elsewhere_as_the_same_answer(tmp_path: Path, fault:
         assert asked.body["max_tokens"] == 5
 
     run(tmp_path, test, home=fault)
-    (first, second) = rows(tmp_path)
+    (first, second) = billed(tmp_path, USED)
     reason = {"cut:3": "cut", "error_event:3": "engine_error", "stall:3": "stalled"}[fault]
     assert first == ("a-home", reason, 4, 3, "engine")
     assert (second[0], second[1], second[3]) == ("b-away", "complete", 5)
@@ -82,7 +60,7 @@ def test_an_answer_that_breaks_off_twice_goes_on_twice(tmp_path: Path) -> None:
         assert [len(w.home.received), len(w.away.received)] == [2, 1]
 
     run(tmp_path, test, home="cut:3", away="cut:2")
-    assert [(pool, tokens) for pool, _, _, tokens, _ in rows(tmp_path)] == [
+    assert [(pool, tokens) for pool, _, _, tokens, _ in billed(tmp_path, USED)] == [
         ("a-home", 3),
         ("b-away", 2),
         ("a-home", 3),

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from orchestrator.simulate.faults import Fault
-from tests.integration.asking import CHAT, TEXT, ask, run, text_of
-from tests.integration.engines import World
+from tests.integration.asking import CHAT, TEXT, ask, text_of
+from tests.integration.engines import World, run
 
 SECRET = (
     "The board has decided to close the plant in the north by the end of next year and to move "

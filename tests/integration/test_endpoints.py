@@ -2,29 +2,16 @@
 
 import asyncio
 import json
-import sqlite3
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
 
 from orchestrator.gateway.dialects import ENDPOINTS
-from tests.integration.asking import BODIES, MEASURES, STREAMS, TEXT, ask, run, text_of
-from tests.integration.engines import World, world
+from tests.integration.asking import BODIES, MEASURES, STREAMS, TEXT, ask, text_of
+from tests.integration.engines import World, billed, run, world
 
-
-def used(tmp_path: Path) -> list[tuple[Any, ...]]:
-    return (
-        sqlite3.connect(tmp_path / "ledger.sqlite")
-        .execute(
-            "SELECT pool, prompt_tokens, completion_tokens, usage_source, outcome FROM usage"
-            " ORDER BY attempt"
-        )
-        .fetchall()
-    )
-
-
+USED = "pool, prompt_tokens, completion_tokens, usage_source, outcome"
 ENDS = {
     "/v1/chat/completions": "data: [DONE]\n\n",
     "/v1/completions": "data: [DONE]\n\n",
@@ -50,7 +37,7 @@ def test_a_whole_answer_passes_and_is_recorded(tmp_path: Path, path: str) -> Non
         assert received.body["unheard_of"] == [1]
 
     run(tmp_path, test)
-    ((pool, _, completion_tokens, source, outcome),) = used(tmp_path)
+    ((pool, _, completion_tokens, source, outcome),) = billed(tmp_path, USED)
     assert (pool, source, outcome) == ("a-home", "engine", "complete")
     assert completion_tokens == (0 if path in MEASURES else 3)
 
@@ -64,7 +51,9 @@ def test_a_stream_passes_and_is_recorded(tmp_path: Path, path: str) -> None:
         assert stream.endswith(ENDS[path])
 
     run(tmp_path, test)
-    assert used(tmp_path) == [("a-home", PROMPT_TOKENS.get(path, 2), 3, "engine", "complete")]
+    assert billed(tmp_path, USED) == [
+        ("a-home", PROMPT_TOKENS.get(path, 2), 3, "engine", "complete")
+    ]
 
 
 @pytest.mark.parametrize("path", STREAMS)
@@ -74,7 +63,7 @@ def test_a_stream_without_usage_is_counted(tmp_path: Path, path: str) -> None:
         assert (status, text_of(stream)) == (200, TEXT)
 
     run(tmp_path, test, home="no_usage")
-    ((_, _, completion_tokens, source, _),) = used(tmp_path)
+    ((_, _, completion_tokens, source, _),) = billed(tmp_path, USED)
     assert (completion_tokens, source) == (3, "counted")
 
 
@@ -95,7 +84,7 @@ def test_who_leaves_before_the_engine_has_counted_is_billed_its_prompt_by_its_le
                 await asyncio.sleep(0.01)
 
     run(tmp_path, test, home="hang")
-    ((_, prompt_tokens, completion_tokens, source, outcome),) = used(tmp_path)
+    ((_, prompt_tokens, completion_tokens, source, outcome),) = billed(tmp_path, USED)
     assert (completion_tokens, source, outcome) == (0, "counted", "cancelled")
     # A tokenizer takes no place on a GPU.
     assert prompt_tokens == 0 if path == "/tokenize" else 100 < prompt_tokens < 200
@@ -112,7 +101,7 @@ def test_an_endpoint_that_took_nothing_in_is_billed_nothing(tmp_path: Path, home
             assert answer.status == 200
 
     asyncio.run(test())
-    failed, complete = used(tmp_path)
+    failed, complete = billed(tmp_path, USED)
     assert failed[1:3] == (0, 0)
     assert complete[1:] == (4, 3, "engine", "complete")
 

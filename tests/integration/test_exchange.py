@@ -53,7 +53,7 @@ async def exchanging(tmp_path: Path) -> AsyncIterator[tuple[Exchange, FakeContro
         text = CONFIG.format(home=nowhere, away=nowhere, controller=url, total_s=60, max_open=100)
         (tmp_path / "all.yaml").write_text(text)
         apply(tmp_path)
-        exchange = Exchange(tmp_path, telemetry, lambda: None)
+        exchange = Exchange(tmp_path, telemetry, [], lambda: None)
         controller.publish(1, exchange.catalogue.version)
         running = asyncio.create_task(exchange.run())
         try:

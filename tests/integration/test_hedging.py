@@ -1,41 +1,25 @@
 """A second attempt for a short request whose first one takes its time, over real HTTP."""
 
 import asyncio
-import sqlite3
-from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from tests.integration.engines import Handler, World, text, world
+from tests.integration import engines
+from tests.integration.engines import World, billed, text
 
 ANSWER = " t0 t1 t2"
 HEDGE = "hedge: {after_s: 0.1, max_tokens: 8}"
 
 
-def run(
-    tmp_path: Path,
-    test: Callable[[World], Awaitable[None]],
-    home: str | Handler = "",
-    away: str | Handler = "",
-    more: str = HEDGE,
-    total_s: float = 10,
-) -> None:
-    async def inside() -> None:
-        async with (
-            asyncio.timeout(30),
-            world(tmp_path, home, away, total_s=total_s, more=more) as made,
-        ):
-            await test(made)
-
-    asyncio.run(inside())
+run = partial(engines.run, more=HEDGE, total_s=10)
 
 
-def rows(tmp_path: Path) -> set[tuple[str, str]]:
-    return set(
-        sqlite3.connect(tmp_path / "ledger.sqlite").execute("SELECT pool, outcome FROM usage")
-    )
+def outcomes(tmp_path: Path) -> set[tuple[str, str]]:
+    """By pool."""
+    return set(billed(tmp_path, "pool, outcome"))
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -52,7 +36,7 @@ def test_the_second_attempt_answers_where_the_first_hangs_and_both_are_accounted
             await asyncio.sleep(0.01)
 
     run(tmp_path, test, home="hang")
-    assert rows(tmp_path) == {("a-home", "cancelled"), ("b-away", "complete")}
+    assert outcomes(tmp_path) == {("a-home", "cancelled"), ("b-away", "complete")}
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -80,7 +64,7 @@ def test_a_first_attempt_that_still_answers_first_is_taken_and_the_second_is_can
             await asyncio.sleep(0.01)
 
     run(tmp_path, test, home=slow, away="hang")
-    assert rows(tmp_path) == {("a-home", "complete"), ("b-away", "cancelled")}
+    assert outcomes(tmp_path) == {("a-home", "complete"), ("b-away", "cancelled")}
 
 
 def test_the_first_may_fail_while_the_second_is_under_way(tmp_path: Path) -> None:
@@ -168,4 +152,4 @@ def test_a_client_that_leaves_cancels_both(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
 
     run(tmp_path, test, home="hang", away="hang")
-    assert rows(tmp_path) == {("a-home", "cancelled"), ("b-away", "cancelled")}
+    assert outcomes(tmp_path) == {("a-home", "cancelled"), ("b-away", "cancelled")}

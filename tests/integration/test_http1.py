@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from orchestrator.gateway import http1
-from orchestrator.gateway.http1 import ConnectionPool, HttpFailed, Origin, Response
+from orchestrator.gateway.http1 import ConnectionPool, HttpFailed, HttpResponse, Origin
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HEAD = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n"
@@ -44,11 +44,11 @@ async def asked(reader: asyncio.StreamReader) -> None:
     await reader.readexactly(len(HEAD) + len(BODY))
 
 
-async def whole(response: Response) -> bytes:
-    body = b""
+async def whole(response: HttpResponse) -> bytes:
+    parts = []
     while part := await response.chunk(5):
-        body += part
-    return body
+        parts.append(part)
+    return b"".join(parts)
 
 
 def answering(*pieces: bytes, times: int = 1) -> Serve:
@@ -88,7 +88,7 @@ def test_an_answer_is_whole_however_it_is_framed_and_cut_into_pieces(
     pieces = [answer[i : i + size] for i in range(0, len(answer), size)]
 
     async def test(pool: ConnectionPool) -> None:
-        response = await Response(pool, HEAD, BODY).start(5)
+        response = await HttpResponse(pool, HEAD, BODY).start(5)
         assert response.status == 200
         assert await whole(response) == b"hello"
         response.close()
@@ -100,7 +100,7 @@ def test_an_answer_is_whole_however_it_is_framed_and_cut_into_pieces(
 def test_a_connection_carries_one_request_after_another(answer: bytes) -> None:
     async def test(pool: ConnectionPool) -> None:
         for _ in range(5):
-            response = await Response(pool, HEAD, BODY).start(5)
+            response = await HttpResponse(pool, HEAD, BODY).start(5)
             assert await whole(response) == b"hello"
             response.close()
             assert len(pool) == 1
@@ -111,7 +111,7 @@ def test_a_connection_carries_one_request_after_another(answer: bytes) -> None:
 def test_a_connection_that_was_closed_meanwhile_costs_the_request_nothing() -> None:
     async def test(pool: ConnectionPool) -> None:
         for number in range(5):
-            response = await Response(pool, HEAD, BODY).start(5)
+            response = await HttpResponse(pool, HEAD, BODY).start(5)
             assert await whole(response) == b"hello"
             response.close()
             # Now it is known to be closed, now it is not.
@@ -122,7 +122,7 @@ def test_a_connection_that_was_closed_meanwhile_costs_the_request_nothing() -> N
 
 def test_an_interim_answer_is_passed_over() -> None:
     async def test(pool: ConnectionPool) -> None:
-        response = await Response(pool, HEAD, BODY).start(5)
+        response = await HttpResponse(pool, HEAD, BODY).start(5)
         assert (response.status, await whole(response)) == (200, b"hello")
         response.close()
 
@@ -133,7 +133,7 @@ def test_an_interim_answer_is_passed_over() -> None:
 @pytest.mark.parametrize("answer", [WITH_LENGTH, CHUNKED])
 def test_an_answer_that_breaks_off_is_never_taken_for_whole(answer: bytes, cut: int) -> None:
     async def test(pool: ConnectionPool) -> None:
-        response = Response(pool, HEAD, BODY)
+        response = HttpResponse(pool, HEAD, BODY)
         with pytest.raises(HttpFailed) as failed:
             await response.start(5)
             await whole(response)
@@ -158,7 +158,7 @@ def test_an_answer_that_breaks_off_is_never_taken_for_whole(answer: bytes, cut: 
 )
 def test_what_is_no_proper_answer_is_refused(answer: bytes) -> None:
     async def test(pool: ConnectionPool) -> None:
-        response = Response(pool, HEAD, BODY)
+        response = HttpResponse(pool, HEAD, BODY)
         with pytest.raises(HttpFailed) as failed:
             await response.start(5)
             await whole(response)
@@ -171,7 +171,7 @@ def test_what_is_no_proper_answer_is_refused(answer: bytes) -> None:
 
 def test_bytes_after_an_answer_are_no_answer_to_the_next_request() -> None:
     async def test(pool: ConnectionPool) -> None:
-        response = await Response(pool, HEAD, BODY).start(5)
+        response = await HttpResponse(pool, HEAD, BODY).start(5)
         assert await whole(response) == b"hello"
         response.close()
         await asyncio.sleep(0.05)
@@ -187,7 +187,7 @@ def test_silence_is_told_from_an_end() -> None:
         await reader.read()
 
     async def test(pool: ConnectionPool) -> None:
-        response = await Response(pool, HEAD, BODY).start(5)
+        response = await HttpResponse(pool, HEAD, BODY).start(5)
         assert await response.chunk(5) == b"he"
         with pytest.raises(HttpFailed, match="stalled"):
             await response.chunk(0.05)
@@ -203,7 +203,7 @@ def test_a_server_that_takes_the_request_and_says_nothing_times_out() -> None:
         await reader.read()
 
     async def test(pool: ConnectionPool) -> None:
-        response = Response(pool, HEAD, BODY)
+        response = HttpResponse(pool, HEAD, BODY)
         with pytest.raises(HttpFailed, match="timeout"):
             await response.start(0.1)
         response.close()
@@ -221,7 +221,7 @@ def test_leaving_an_answer_hangs_up_at_once() -> None:
         gone.set()
 
     async def test(pool: ConnectionPool) -> None:
-        response = await Response(pool, HEAD, BODY).start(5)
+        response = await HttpResponse(pool, HEAD, BODY).start(5)
         assert await response.chunk(5) == b"h"
         response.close()
         await asyncio.to_thread(gone.wait, 10)
@@ -245,7 +245,7 @@ def test_what_is_not_read_stays_with_the_server() -> None:
             sent += 100_000
 
     async def test(pool: ConnectionPool) -> None:
-        response = await Response(pool, HEAD, BODY).start(5)
+        response = await HttpResponse(pool, HEAD, BODY).start(5)
         await asyncio.sleep(0.3)
         assert sent < 30_000_000
         assert len(await whole(response)) == 100_000_000
@@ -261,7 +261,7 @@ def test_an_interrupted_answer_fails_for_the_reason_given() -> None:
         await reader.read()
 
     async def test(pool: ConnectionPool) -> None:
-        response = await Response(pool, HEAD, BODY).start(5)
+        response = await HttpResponse(pool, HEAD, BODY).start(5)
         assert await response.chunk(5) == b"h"
         asyncio.get_running_loop().call_later(0.05, response.interrupt, "evicted")
         with pytest.raises(HttpFailed, match="evicted"):
@@ -275,6 +275,6 @@ def test_nobody_listening_is_unreachable() -> None:
     async def inside() -> None:
         pool = ConnectionPool(Origin.of("http://127.0.0.1:9"), connect_s=1)
         with pytest.raises(HttpFailed, match="unreachable"):
-            await Response(pool, HEAD, BODY).start(5)
+            await HttpResponse(pool, HEAD, BODY).start(5)
 
     asyncio.run(inside())

@@ -62,6 +62,7 @@ class Fleet:
             )
             vllm = configuration.replace("kind: openai,", "kind: openai, engine: vllm,")
             vllm = vllm.replace("max_num_seqs: 4", f"max_num_seqs: {self._slots}")
+            vllm = vllm.replace("_s: 1,", "_s: 20,")
             (directory / "all.yaml").write_text(vllm)
             self.config_version = load(directory).version
             self.keys = {name: keys.create(directory, name)[1] for name in ("open", "closed")}

@@ -20,18 +20,10 @@ from orchestrator.gateway import replicas
 from orchestrator.gateway.app import Gateway
 from orchestrator.gateway.metrics import LABELS
 from orchestrator.gateway.routes import OTHER, ROUTES
-from tests.integration.engines import CONFIG, World, apply, samples, serve_gateway, world
+from tests.integration.engines import CONFIG, World, apply, run, samples, serve_gateway
 
 CHAT = "/v1/chat/completions"
 REQUESTS = "orchestrator_requests_total"
-
-
-def run(tmp_path: Path, test: Callable[[World], Awaitable[None]], **how: Any) -> None:
-    async def inside() -> None:
-        async with world(tmp_path, **how) as made:
-            await test(made)
-
-    asyncio.run(inside())
 
 
 async def shown(session: aiohttp.ClientSession, url: str) -> str:

@@ -5,7 +5,6 @@ import asyncio
 import base64
 import gzip
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from orchestrator.gateway.access import Access
+from orchestrator.gateway.decisions import Decisions
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
 from orchestrator.gateway.placement import Placement
@@ -379,9 +379,9 @@ async def crash_later(*_: object, **__: object) -> Any:
     ("where", "name"),
     [
         (Access, "caller"),
-        (Placement, "_decide"),
+        (Decisions, "of"),
         (Placement, "remember"),
-        (Placement, "succeeded"),
+        (Decisions, "succeeded"),
         (Placement, "closed"),
         (Records, "decided"),
         (Records, "used"),
@@ -411,7 +411,7 @@ def test_what_breaks_says_where_but_not_what_it_knew(
             assert any("Crash in" in record.getMessage() for record in caplog.records)
         monkeypatch.undo()
         for key, value in ENVIRONMENT.items():
-            os.environ[key] = value
+            monkeypatch.setenv(key, value)
 
     run(tmp_path, caplog, capfd, test)
 

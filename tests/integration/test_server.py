@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from orchestrator.gateway.app import Gateway
-from orchestrator.gateway.connections import Limits
+from orchestrator.gateway.connections import ConnectionLimits
 from orchestrator.gateway.server import listen, server
 from tests.integration.engines import text, world
 
@@ -18,7 +18,9 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def connected(
-    tmp_path: Path, test: Callable[[Connection], Awaitable[None]], limits: Limits | None = None
+    tmp_path: Path,
+    test: Callable[[Connection], Awaitable[None]],
+    limits: ConnectionLimits | None = None,
 ) -> None:
     async def inside() -> None:
         async with world(tmp_path, limits=limits) as w:
@@ -44,7 +46,7 @@ def test_a_client_that_does_not_send_its_headers_is_cut_off(tmp_path: Path, sent
         writer.write(sent)
         assert await refusal(reader) == (408, "header_timeout")
 
-    connected(tmp_path, test, Limits(head_s=0.1))
+    connected(tmp_path, test, ConnectionLimits(head_s=0.1))
 
 
 def test_a_second_request_has_the_same_time_for_its_headers(tmp_path: Path) -> None:
@@ -56,14 +58,14 @@ def test_a_second_request_has_the_same_time_for_its_headers(tmp_path: Path) -> N
         writer.write(b"GET /healthz HTTP/1.1\r\n")
         assert await refusal(reader) == (408, "header_timeout")
 
-    connected(tmp_path, test, Limits(head_s=0.1))
+    connected(tmp_path, test, ConnectionLimits(head_s=0.1))
 
 
 def test_headers_have_a_largest_size_even_in_many_small_pieces(tmp_path: Path) -> None:
     async def test(connection: Connection) -> None:
         reader, writer = connection
         writer.write(b"GET /healthz HTTP/1.1\r\n")
-        for number in range(Limits.head_bytes // 1000 + 1):
+        for number in range(ConnectionLimits.head_bytes // 1000 + 1):
             writer.write(b"x-%d: %s\r\n" % (number, b"a" * 1000))
         assert await refusal(reader) == (431, "headers_too_large")
 

@@ -301,8 +301,8 @@ def test_a_version_that_the_server_has_forgotten_is_listed_anew(
 def test_what_is_not_heard_is_not_known_until_it_is_again(
     operator: Operator, faults: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kuberay, "STALE_S", 0.5)
-    monkeypatch.setattr(kubernetes_api, "WATCH_S", 0.2)
+    monkeypatch.setattr(kuberay, "STALE_S", 3)
+    monkeypatch.setattr(kubernetes_api, "WATCH_S", 1)
     monkeypatch.setattr(mirror, "LONGEST_PAUSE_S", 0.2)
     world = candidates(operator.namespace)
     chat = only(world)

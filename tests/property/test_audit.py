@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.ledger import audit
 from orchestrator.ledger.audit import AuditLog, DecisionRow, GapRow, SnapshotRow
 from orchestrator.ledger.audit_anchors import FILE, anchor
 from orchestrator.ledger.audit_read import rows
@@ -266,7 +265,7 @@ class Disk:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     made = Disk()
     monkeypatch.setattr(os, "write", made.write)
-    monkeypatch.setattr(audit, "FLUSH_S", 0.001)
+    monkeypatch.setattr("orchestrator.ledger.writer.FLUSH_S", 0.001)
     return made
 
 
@@ -284,7 +283,7 @@ def test_a_disk_that_takes_little_or_nothing_loses_no_row_under_the_capacity(
         disk.takes = list(takes)
         for row in appended:
             assert log.append(row)
-        until(lambda: not disk.takes or (not log._rows and not log._files._unwritten))
+        until(lambda: not disk.takes or not (log.waiting or log._files.unwritten))
         disk.takes = []
     assert log.lost == 0
     assert verify(trail) == []

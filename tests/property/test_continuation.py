@@ -13,7 +13,7 @@ from orchestrator.gateway.continuation import after, continuation
 from orchestrator.gateway.dialects.choices_reader import ChoicesReader
 from orchestrator.gateway.dialects.continued_reader import ContinuedReader
 from orchestrator.gateway.request import InferenceRequest, parse
-from orchestrator.gateway.sse import EventSplitter, Kind
+from orchestrator.gateway.sse import EventKind, EventSplitter
 from orchestrator.gateway.usage import Usage
 from orchestrator.simulate.prompts import count_tokens, first_number
 from orchestrator.simulate.shapes import Chat, Completion
@@ -246,11 +246,11 @@ def test_a_client_sees_one_answer_however_often_it_broke_off(
     asked: InferenceRequest | None = request
     for cut in [*cuts, 100]:
         assert asked is not None
-        kind = Kind.PREAMBLE
+        kind = EventKind.PREAMBLE
         for event in engine(asked, vllm)[:cut]:
             kind, out = reader.read(event)
             passed += [out] if out else []
-        if kind is Kind.DONE:
+        if kind is EventKind.DONE:
             break
         if reader.finished:
             passed += [e + b"\n\n" for e in reader.closing().split(b"\n\n")[:-1]]
@@ -313,7 +313,7 @@ def test_tokens_of_a_continuation_are_told_by_their_bytes_too(
     for event in events[:2]:
         rest.read(event)
     monkeypatch.delattr(sse.orjson, "loads")
-    assert rest.read(events[2]) == (Kind.CONTENT, passed[1].replace(b" t0", b" t3"))
+    assert rest.read(events[2]) == (EventKind.CONTENT, passed[1].replace(b" t0", b" t3"))
 
 
 def test_a_whole_stream_is_cut_into_the_events_that_the_engine_made() -> None:

@@ -61,6 +61,18 @@ class Queueing(RuleBasedStateMachine):
         assert shed is [t for t in self.waiting if t.workload == shed.workload][-1]
         self.waiting.remove(shed)
 
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), reach=st.sampled_from(list(ENDPOINTS)), tokens=st.integers(1, 100))
+    def one_is_found_to_be_another(self, data: st.DataObject, reach: str, tokens: int) -> None:
+        before = data.draw(st.sampled_from(self.waiting))
+        other = ticket(before.workload, reach, tokens)
+        service = dict(self.queue.service)
+        self.queue.replace(before, other)
+        self.waiting[self.waiting.index(before)] = other
+        assert before not in self.queue
+        assert other in self.queue
+        assert dict(self.queue.service) == service
+
     @precondition(lambda self: self.queue.heads())
     @rule(data=st.data(), tokens=st.integers(1, 100))
     def the_first_goes(self, data: st.DataObject, tokens: int) -> None:

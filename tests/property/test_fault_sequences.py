@@ -2,7 +2,6 @@
 goes stale, other rules in the middle. A request reaches only zones that may hold it."""
 
 import os
-from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -128,7 +127,7 @@ class Faults(RuleBasedStateMachine):
         for _ in range(3):
             self.now_s += 1
             excluded = {**self.ejection.ejected(self.now_s), **failed}
-            grant = decide(replace(facts, excluded=excluded), self.view).grant
+            grant = decide(facts._replace(excluded=excluded), self.view).grant
             if grant is None:
                 return
             zone = grant.candidate.zone

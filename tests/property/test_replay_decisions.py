@@ -53,8 +53,8 @@ def test_only_what_differs_from_the_defaults_is_written() -> None:
     world = small()
     bare = Facts("assistant", "m")
     assert record(bare, world) == {"workload": "assistant", "model": "m"}
-    assert record(replace(bare, inflight=world.counts({})), world) == record(bare, world)
-    busy = replace(bare, inflight=world.counts({"cloud-gpu/m-fp16": 3}), max_tokens=5)
+    assert record(bare._replace(inflight=world.counts({})), world) == record(bare, world)
+    busy = bare._replace(inflight=world.counts({"cloud-gpu/m-fp16": 3}), max_tokens=5)
     assert record(busy, world) == {
         "workload": "assistant",
         "model": "m",

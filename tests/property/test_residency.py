@@ -46,7 +46,7 @@ def test_a_request_is_granted_only_to_zones_that_may_hold_it(case: Case) -> None
 @given(questions())
 def test_with_a_stale_snapshot_only_zones_for_restricted_data_are_used(case: Case) -> None:
     facts, view = case
-    decision = decide(replace(facts, snapshot_age_s=1e6), view)
+    decision = decide(facts._replace(snapshot_age_s=1e6), view)
     if decision.grant is not None:
         assert decision.grant.candidate.zone.max_data_class is DataClass.RESTRICTED
 
@@ -58,7 +58,7 @@ def test_raising_a_label_never_adds_a_candidate(case: Case, label: str) -> None:
     before = feasible(decide(facts, view))
     for data_class in DataClass:
         if data_class >= getattr(facts, label):
-            raised = decide(replace(facts, **{label: data_class}), view)  # type: ignore[arg-type]
+            raised = decide(facts._replace(**{label: data_class}), view)  # type: ignore[arg-type]
             assert feasible(raised) <= before
 
 
@@ -100,7 +100,7 @@ def test_removing_a_zone_changes_no_decision_that_did_not_use_it(
     smaller = without_zone(view.catalogue, removed)
     counts = {e: int(facts.inflight[c.number]) for e, c in view.catalogue.candidates.items()}  # type: ignore[index]
     again = decide(
-        replace(facts, inflight=smaller.counts(counts)), View(smaller, view.snapshot)
+        facts._replace(inflight=smaller.counts(counts)), View(smaller, view.snapshot)
     ).grant
     assert again is not None
     assert again.candidate.endpoint == grant.candidate.endpoint
@@ -139,7 +139,7 @@ def test_a_failed_endpoint_is_not_granted_again(case: Case) -> None:
     grant = decide(facts, view).grant
     if grant is not None:
         excluded = {**facts.excluded, grant.candidate.endpoint: "failed this request"}
-        second = decide(replace(facts, excluded=excluded), view).grant
+        second = decide(facts._replace(excluded=excluded), view).grant
         assert second is None or second.candidate.endpoint != grant.candidate.endpoint
 
 

@@ -39,7 +39,6 @@ EXCHANGE = SimpleNamespace(
     catalogue=RULES.catalogue,
     view=View(RULES.catalogue, snapshot(), "g"),
     snapshot_age_s=0.0,
-    admission=Admission(10),
 )
 LABELS = Labels(
     DataClass.PUBLIC, DataClass.PUBLIC, Classification(DataClass.PUBLIC), conversation=None
@@ -152,13 +151,14 @@ def relayed(chunks: list[bytes], end: UpstreamFailed | None) -> Outcome:
         telemetry.inflight.follow(RULES.catalogue)
         relay = Relay(
             EXCHANGE,  # type: ignore[arg-type]
+            Admission(10),
             SimpleNamespace(send=send),  # type: ignore[arg-type]
             SimpleNamespace(remember=lambda *_: True, remember_answer=remember),  # type: ignore[arg-type]
             SimpleNamespace(decided=lambda *_: True, used=outcome.records.append),  # type: ignore[arg-type]
             telemetry,
         )
         now_s = asyncio.get_running_loop().time()
-        call = Call("id", CALLER, RULES, LABELS, "", REQUEST, to_client, now_s)
+        call = Call("id", CALLER, lambda: CALLER, RULES, LABELS, "", REQUEST, to_client, now_s)
         try:
             await relay.run(call)
         except ApiError as error:

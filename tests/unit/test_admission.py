@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.gateway.admission import Admission, Shed, Waiter
+from orchestrator.gateway.admission import Admission, Outdated, Shed, Waiter
 
 EXAMPLES = int(os.environ.get("ORCHESTRATOR_EXAMPLES", "200"))
 FAR_S = 3600.0
@@ -24,6 +24,12 @@ class Engines:
         self.free = dict(places)
         self.order: list[str] = []
         self.looks = 0
+        self.rules = 1
+        self.reach: dict[str, tuple[str, ...]] = {}
+        """Of those who can go elsewhere by later rules."""
+        self.reading = asyncio.Event()
+        """Whether what is known can be found anew."""
+        self.reading.set()
 
     def waiter(
         self,
@@ -33,18 +39,36 @@ class Engines:
         reach: tuple[str, ...] = ("home",),
         patience_s: float = FAR_S,
     ) -> Waiter[str]:
-        until_s = time.monotonic() + patience_s
+        until_s, rules = time.monotonic() + patience_s, self.rules
 
         def look(waiter: Waiter[str]) -> str | None:
+            if rules != self.rules:
+                raise Outdated
             self.looks += 1
             found = next((e for e in reach if self.free[e] > 0), None)
             if found is None and time.monotonic() >= until_s:
                 return "too late"
             return found
 
+        async def renew() -> Waiter[str]:
+            while True:
+                read_by = self.rules
+                await asyncio.sleep(0)
+                await self.reading.wait()
+                if read_by == self.rules:
+                    left_s = until_s - time.monotonic()
+                    now = self.reach.get(name, reach)
+                    return self.waiter(name, workload, priority, now, left_s)
+
+        group = workload, reach
         return Waiter(
-            workload, priority, (workload, reach), reach, (), 0.0, 1.0, until_s=until_s, look=look
+            workload, priority, group, reach, (), 0.0, 1.0, until_s=until_s, look=look, renew=renew
         )
+
+    def change(self) -> None:
+        """Other rules are in force."""
+        self.rules += 1
+        self.admission.stir()
 
     async def ask(self, name: str, **how: Any) -> str:
         found = await self.admission.wait(self.waiter(name, **how))
@@ -190,6 +214,95 @@ def test_an_error_of_looking_is_told_to_the_one_it_is_about() -> None:
     run(test)
 
 
+def test_one_who_is_outdated_goes_when_it_is_known_anew_and_nobody_overtakes_it_meanwhile() -> None:
+    async def test() -> None:
+        e = Engines({"home": 0})
+        first, second = asked(e, ("first", {}), ("second", {}))
+        await settle()
+        e.reading.clear()
+        e.change()
+        e.ends("home")
+        (newcomer,) = asked(e, ("newcomer", {}))
+        await settle()
+        assert e.order == []
+        e.reading.set()
+        assert await first == "home"
+        for task in (second, newcomer):
+            e.ends("home")
+            assert await task == "home"
+        assert e.order == ["first", "second", "newcomer"]
+
+    run(test)
+
+
+def test_the_outdated_hold_up_nobody_who_wants_something_else() -> None:
+    async def test() -> None:
+        e = Engines({"home": 0, "cloud": 0})
+        (outdated,) = asked(e, ("outdated", {}))
+        await settle()
+        e.reading.clear()
+        e.change()
+        e.free["home"] = 1
+        assert await e.ask("other", workload="search") == "home"
+        e.ends("home")
+        e.reading.set()
+        assert await outdated == "home"
+
+    run(test)
+
+
+def test_one_that_may_go_elsewhere_by_what_is_known_anew_goes_there() -> None:
+    async def test() -> None:
+        e = Engines({"home": 0, "cloud": 1})
+        first, second = asked(e, ("first", {}), ("second", {}))
+        await settle()
+        e.reach["second"] = ("cloud",)
+        e.change()
+        e.ends("home")
+        assert await first == "home"
+        assert await second == "cloud"
+
+    run(test)
+
+
+def test_one_that_is_shed_or_leaves_while_it_is_renewed_is_gone() -> None:
+    async def test() -> None:
+        e = Engines({"home": 0}, limit=2)
+        low, leaving = asked(
+            e, ("low", {"priority": 10, "workload": "batch"}), ("leaving", {"workload": "care"})
+        )
+        await settle()
+        e.reading.clear()
+        e.change()
+        await settle()
+        (high,) = asked(e, ("high", {}))
+        await settle()
+        leaving.cancel()
+        e.reading.set()
+        with pytest.raises(Shed):
+            await low
+        e.ends("home")
+        assert await high == "home"
+        assert not e.admission.busy
+
+    run(test)
+
+
+def test_one_whose_time_is_over_while_it_is_renewed_is_told_so() -> None:
+    async def test() -> None:
+        e = Engines({"home": 0})
+        (task,) = asked(e, ("late", {"patience_s": 0.05}))
+        await settle()
+        e.reading.clear()
+        e.change()
+        await asyncio.sleep(0.1)
+        assert not task.done()
+        e.reading.set()
+        assert await task == "too late"
+
+    run(test)
+
+
 def test_nobody_is_looked_at_while_nothing_changes() -> None:
     async def test() -> None:
         e = Engines({"home": 0, "cloud": 0})
@@ -217,6 +330,7 @@ Steps = st.lists(
         st.tuples(st.just("end"), st.sampled_from(["home", "cloud"]), st.just(0)),
         st.tuples(st.just("cancel"), st.just(""), st.integers(0, 20)),
         st.tuples(st.just("pause"), st.just(""), st.integers(0, 3)),
+        st.tuples(st.just("change"), st.just(""), st.just(0)),
     ),
     max_size=40,
 )
@@ -238,6 +352,8 @@ def test_whatever_happens_no_room_is_left_unused_while_somebody_waits_for_it(
                 tasks.append((asyncio.create_task(e.ask(str(len(tasks)), **how)), reach))
             elif what == "end":
                 e.ends(name)
+            elif what == "change":
+                e.change()
             elif what == "cancel" and number < len(tasks):
                 tasks[number][0].cancel()
             else:

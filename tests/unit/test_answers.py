@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.gateway.answers import Choices
+from orchestrator.gateway.answers import ChoicesAnswer
 from orchestrator.sessions.turns import Turn, turns
 
 
 def said(*chunks: object) -> list[Turn]:
-    answer = Choices()
+    answer = ChoicesAnswer()
     for chunk in chunks:
         answer.take(chunk)
     return answer.turns()

@@ -13,7 +13,6 @@ from pathlib import Path
 import orjson
 import pytest
 
-from orchestrator.ledger import audit
 from orchestrator.ledger.audit import AuditLog, DecisionRow, GapRow, SnapshotRow
 from orchestrator.ledger.audit_anchors import FILE, Head, anchor, heads_of
 from orchestrator.ledger.audit_chain import seal
@@ -45,7 +44,7 @@ SNAPSHOT = SnapshotRow(7, "p1", '{"version": 7}')
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "FLUSH_S", 0.001)
+    monkeypatch.setattr("orchestrator.ledger.writer.FLUSH_S", 0.001)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Where lines could run: what `decide()` allows, in its order, and what others have open there."""
 
-from dataclasses import replace
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,16 +31,16 @@ def test_a_burst_pool_is_there_while_the_workload_bursts_and_is_not_paid_for() -
 def test_what_is_restricted_has_no_place_in_the_cloud() -> None:
     view = View(WORLD, snapshot(cloud_ready=1, burst=BurstPhase.BURSTING))
     for facts in (
-        replace(FACTS, claimed=DataClass.RESTRICTED),
-        replace(FACTS, snapshot_age_s=1e6),
-        replace(FACTS, workload="records"),
+        FACTS._replace(claimed=DataClass.RESTRICTED),
+        FACTS._replace(snapshot_age_s=1e6),
+        FACTS._replace(workload="records"),
     ):
         assert [room.endpoint for room in survey(facts, view, {}, {}).rooms] == [HOME]
 
 
 def test_without_a_place_it_says_why() -> None:
     assert survey(FACTS, View(WORLD, snapshot(home_ready=0)), {}, {}).denied == "no_capacity"
-    unknown = replace(FACTS, model="unheard-of")
+    unknown = FACTS._replace(model="unheard-of")
     assert survey(unknown, View(WORLD, snapshot()), {}, {}).denied == "model_not_found"
 
 
@@ -51,10 +49,10 @@ def test_lines_are_told_from_requests_that_cannot_wait() -> None:
     busy = snapshot().model_copy(update={"endpoints": {HOME: state}})
     view = View(WORLD, busy, "me")
     inflight = WORLD.counts({HOME: 2})
-    (room,) = survey(replace(FACTS, inflight=inflight), view, {HOME: 1}, {HOME: 1}).rooms
+    (room,) = survey(FACTS._replace(inflight=inflight), view, {HOME: 1}, {HOME: 1}).rooms
     assert room.urgent == 1
     assert room.queued
-    (room,) = survey(replace(FACTS, inflight=inflight), view, {}, {HOME: 50}).rooms
+    (room,) = survey(FACTS._replace(inflight=inflight), view, {}, {HOME: 50}).rooms
     assert room.urgent == 2
 
 
@@ -69,12 +67,12 @@ def test_every_room_is_one_that_could_be_granted_and_none_is_missing(
     kept: list[str] = []
     for endpoint in rooms:
         alone = others_than([endpoint], facts.model, view)
-        granted = decide(replace(facts, excluded={**alone, **facts.excluded}), view).grant
+        granted = decide(facts._replace(excluded={**alone, **facts.excluded}), view).grant
         assert granted is not None
         assert granted.candidate.endpoint == endpoint
         kept.append(endpoint)
     left = dict.fromkeys(rooms, "taken")
-    assert decide(replace(facts, excluded={**left, **facts.excluded}), view).grant is None
+    assert decide(facts._replace(excluded={**left, **facts.excluded}), view).grant is None
 
 
 @settings(deadline=None)
@@ -85,5 +83,5 @@ def test_a_line_never_leaves_the_places_that_it_was_given(
     facts, view = question
     kept = data.draw(st.sets(st.sampled_from(sorted(view.catalogue.candidates))))
     avoided = others_than(kept, facts.model, view)
-    granted = decide(replace(facts, excluded=avoided), view).grant
+    granted = decide(facts._replace(excluded=avoided), view).grant
     assert granted is None or granted.candidate.endpoint in kept

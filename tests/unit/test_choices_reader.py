@@ -9,7 +9,7 @@ import pytest
 from orchestrator.gateway import sse
 from orchestrator.gateway.dialects import Asked
 from orchestrator.gateway.dialects.choices_reader import CHAT, COMPLETION, ChoicesReader
-from orchestrator.gateway.sse import Kind
+from orchestrator.gateway.sse import EventKind
 from orchestrator.gateway.upstream import UpstreamFailed
 from orchestrator.gateway.usage import Usage
 
@@ -62,24 +62,30 @@ def committed() -> ChoicesReader:
 @pytest.mark.parametrize(
     ("event", "kind"),
     [
-        (VLLM, Kind.CONTENT),
-        (chat_token("a", 3), Kind.CONTENT),
-        (b'data:{"choices": [ {"delta": {"content": "a"}} ]}\n\n', Kind.CONTENT),
-        (b'id: 7\nevent: message\ndata: {"choices":\ndata: [{"text": "a"}]}\n\n', Kind.CONTENT),
-        (b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n', Kind.CONTENT),
-        (b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n', Kind.PREAMBLE),
-        (b": still alive\n\n", Kind.PREAMBLE),
-        (b"retry: 10\n\n", Kind.PREAMBLE),
-        (b'data: {"choices": [] , "usage": {"prompt_tokens": 1}}\n\n', Kind.USAGE),
-        (b'data: {"usage":"odd"}\n\n', Kind.USAGE),
-        (b'data: {"choices":[],"usage":null}\n\n', Kind.PREAMBLE),
-        (b"data:[DONE]\n\n", Kind.DONE),
-        (b"id: 9\ndata: [DONE]\n\n", Kind.DONE),
-        (b'data: { "error": {"message": "x"}}\n\n', Kind.ERROR),
-        (b"event: error\ndata: gone\n\n", Kind.ERROR),
+        (VLLM, EventKind.CONTENT),
+        (chat_token("a", 3), EventKind.CONTENT),
+        (b'data:{"choices": [ {"delta": {"content": "a"}} ]}\n\n', EventKind.CONTENT),
+        (
+            b'id: 7\nevent: message\ndata: {"choices":\ndata: [{"text": "a"}]}\n\n',
+            EventKind.CONTENT,
+        ),
+        (b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n', EventKind.CONTENT),
+        (
+            b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\n\n',
+            EventKind.PREAMBLE,
+        ),
+        (b": still alive\n\n", EventKind.PREAMBLE),
+        (b"retry: 10\n\n", EventKind.PREAMBLE),
+        (b'data: {"choices": [] , "usage": {"prompt_tokens": 1}}\n\n', EventKind.USAGE),
+        (b'data: {"usage":"odd"}\n\n', EventKind.USAGE),
+        (b'data: {"choices":[],"usage":null}\n\n', EventKind.PREAMBLE),
+        (b"data:[DONE]\n\n", EventKind.DONE),
+        (b"id: 9\ndata: [DONE]\n\n", EventKind.DONE),
+        (b'data: { "error": {"message": "x"}}\n\n', EventKind.ERROR),
+        (b"event: error\ndata: gone\n\n", EventKind.ERROR),
     ],
 )
-def test_what_an_event_is(event: bytes, kind: Kind, make: Any) -> None:
+def test_what_an_event_is(event: bytes, kind: EventKind, make: Any) -> None:
     assert make().read(event)[0] is kind
 
 
@@ -117,7 +123,7 @@ def test_after_the_first_a_vllm_token_is_told_by_its_bytes_alone(
     made.read(token("a", number))
     monkeypatch.delattr(sse.orjson, "loads")
     assert made.read(token(" größer 日本", 2 * number)) == (
-        Kind.CONTENT,
+        EventKind.CONTENT,
         token(" größer 日本"),
     )
     assert made.text == "a größer 日本"
@@ -130,7 +136,7 @@ def test_text_that_looks_like_an_event_is_text(text: str) -> None:
     made = reader()
     for number in range(3):
         kind, passed_on = made.read(chat_token(f"a{text}", number + 1))
-        assert kind is Kind.CONTENT
+        assert kind is EventKind.CONTENT
         assert json.loads(passed_on[6:]) == json.loads(chat_token(f"a{text}")[6:])
     assert made.text == f"a{text}" * 3
 
@@ -191,7 +197,7 @@ def test_choices_are_counted_together() -> None:
 def test_odd_usage_is_none(odd: str) -> None:
     made = reader()
     kind, _ = made.read(f'data: {{"choices":[],"usage":{odd}}}\n\n'.encode())
-    assert kind is Kind.USAGE
+    assert kind is EventKind.USAGE
     assert made.usage is None
 
 
@@ -232,7 +238,7 @@ def test_text_that_comes_twice_is_no_text(text: str) -> None:
 
     reader = ChoicesReader(CHAT, Asked(stream=True), vllm=True)
     for told in (1, 2, 3):
-        assert reader.read(token(told))[0] is Kind.CONTENT
+        assert reader.read(token(told))[0] is EventKind.CONTENT
     for repeated in (3, 1):
         with pytest.raises(UpstreamFailed, match="repeated"):
             reader.read(token(repeated))
@@ -243,5 +249,5 @@ def test_text_that_comes_twice_is_no_text(text: str) -> None:
 def test_a_prompt_that_is_given_back_is_no_repetition() -> None:
     made = reader()
     echoed = chat_token("Once upon", 1).replace(b'"completion_tokens":1', b'"completion_tokens":0')
-    assert made.read(echoed)[0] is Kind.CONTENT
-    assert made.read(chat_token(" a", 1))[0] is Kind.CONTENT
+    assert made.read(echoed)[0] is EventKind.CONTENT
+    assert made.read(chat_token(" a", 1))[0] is EventKind.CONTENT

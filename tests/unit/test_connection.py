@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
-from orchestrator.gateway.connection import Connection
-from orchestrator.gateway.connections import Connections, Limits
+from orchestrator.gateway.connection import ClientConnection
+from orchestrator.gateway.connections import ConnectionLimits, Connections
 
 PIECE = b"a" * 100
-LIMITS = Limits(unread_bytes=1000, lent_unread_bytes=10_000, all_lent_bytes=20_000)
+LIMITS = ConnectionLimits(unread_bytes=1000, lent_unread_bytes=10_000, all_lent_bytes=20_000)
 REQUEST = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -25,7 +25,7 @@ class Transport:
         self.unread_bytes = 0
         self.aborted = self.closed = False
         self.high = math.inf
-        self.protocol: Connection
+        self.protocol: ClientConnection
         self._paused = False
 
     def set_write_buffer_limits(self, high: int) -> None:
@@ -79,7 +79,7 @@ def connected(connections: Connections, app: Any) -> Transport:
     """A client of its own that has sent its request."""
     state = SimpleNamespace(connections=set(), tasks=set())
     transport = Transport()
-    protocol = Connection(connections, SimpleNamespace(loaded_app=app), state, {})  # type: ignore[arg-type]
+    protocol = ClientConnection(connections, SimpleNamespace(loaded_app=app), state, {})  # type: ignore[arg-type]
     transport.protocol = protocol
     protocol.connection_made(transport)  # type: ignore[arg-type]
     protocol.data_received(REQUEST)

@@ -90,9 +90,9 @@ def test_a_scaling_that_breaks_in_any_way_is_told_and_tried_again(
         assert cluster.scaled == [(CLOUD, 1)] * 2
 
     run(test)
-    assert [r.message for r in caplog.records if r.exc_info] == [
-        "'scale cloud-gpu/m-fp16' failed"
-    ] * 2
+    told = [r.message for r in caplog.records if f"'scale {CLOUD}' failed" in r.message]
+    assert len(told) == 2
+    assert all("KeyError in" in message for message in told)
 
 
 def test_what_serve_still_builds_is_left_alone_and_what_it_gave_up_is_asked_for_again(

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.gateway import sse
 from orchestrator.gateway.dialects import ENDPOINTS, Asked, Reader
 from orchestrator.gateway.errors import ApiError
-from orchestrator.gateway.sse import Kind
+from orchestrator.gateway.sse import EventKind
 from orchestrator.gateway.upstream import UpstreamFailed
 from orchestrator.gateway.usage import Usage
 
@@ -80,7 +80,7 @@ def responses() -> Reader:
     return ENDPOINTS["/v1/responses"].reader(Asked(stream=True), vllm=True)
 
 
-def kinds(reader: Reader, *events: bytes) -> list[Kind]:
+def kinds(reader: Reader, *events: bytes) -> list[EventKind]:
     return [reader.read(e)[0] for e in events]
 
 
@@ -94,16 +94,16 @@ def test_a_message_is_read_to_its_end() -> None:
         event({"type": "content_block_stop", "index": 0}),
     ]
     assert kinds(reader, *events) == [
-        Kind.PREAMBLE,
-        Kind.PREAMBLE,
-        Kind.CONTENT,
-        Kind.CONTENT,
-        Kind.PREAMBLE,
+        EventKind.PREAMBLE,
+        EventKind.PREAMBLE,
+        EventKind.CONTENT,
+        EventKind.CONTENT,
+        EventKind.PREAMBLE,
     ]
     assert (reader.usage, reader.counted, reader.finished) == (None, Usage(7, 2, 0), False)
-    assert kinds(reader, message_end(input_tokens=7, output_tokens=2)) == [Kind.CONTENT]
+    assert kinds(reader, message_end(input_tokens=7, output_tokens=2)) == [EventKind.CONTENT]
     assert reader.finished
-    assert kinds(reader, STOP) == [Kind.DONE]
+    assert kinds(reader, STOP) == [EventKind.DONE]
     assert reader.usage == Usage(7, 2, 0)
 
 
@@ -112,10 +112,10 @@ def test_a_response_is_read_to_its_end() -> None:
     added = {"type": "response.output_item.added", "item": {"type": "message", "content": []}}
     part = {"type": "response.content_part.added", "part": {"type": "output_text", "text": ""}}
     events = [CREATED, response("in_progress"), event(added), event(part)]
-    assert set(kinds(reader, *events)) == {Kind.PREAMBLE}
-    assert set(kinds(reader, text_delta("a", 4), text_delta("b", 5))) == {Kind.CONTENT}
+    assert set(kinds(reader, *events)) == {EventKind.PREAMBLE}
+    assert set(kinds(reader, text_delta("a", 4), text_delta("b", 5))) == {EventKind.CONTENT}
     assert (reader.usage, reader.counted, reader.finished) == (None, Usage(0, 2, 0), False)
-    assert kinds(reader, DONE) == [Kind.DONE]
+    assert kinds(reader, DONE) == [EventKind.DONE]
     assert (reader.usage, reader.finished) == (Usage(7, 2, 4), True)
 
 
@@ -138,7 +138,7 @@ def test_a_response_is_read_to_its_end() -> None:
     ],
 )
 def test_what_says_something_is_content(make: Any, read: bytes) -> None:
-    assert kinds(make(), read) == [Kind.CONTENT]
+    assert kinds(make(), read) == [EventKind.CONTENT]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_what_says_something_is_content(make: Any, read: bytes) -> None:
 def test_an_answer_that_says_nothing_has_an_end_all_the_same(make: Any, end: bytes) -> None:
     reader = make()
     reader.read(message_end(input_tokens=1, output_tokens=0) if make is messages else CREATED)
-    assert kinds(reader, end) == [Kind.DONE]
+    assert kinds(reader, end) == [EventKind.DONE]
     assert reader.finished
 
 
@@ -161,7 +161,7 @@ def test_an_answer_that_says_nothing_has_an_end_all_the_same(make: Any, end: byt
     ],
 )
 def test_an_error_of_the_engine_is_not_passed_on(make: Any, read: bytes) -> None:
-    assert make().read(read) == (Kind.ERROR, b"")
+    assert make().read(read) == (EventKind.ERROR, b"")
 
 
 @pytest.mark.parametrize("make", [messages, responses])
@@ -199,9 +199,9 @@ def test_after_the_first_a_vllm_token_is_told_by_its_bytes_alone(
     monkeypatch: pytest.MonkeyPatch, make: Any, tokens: list[bytes]
 ) -> None:
     reader = make()
-    assert reader.read(tokens[0]) == (Kind.CONTENT, tokens[0])
+    assert reader.read(tokens[0]) == (EventKind.CONTENT, tokens[0])
     monkeypatch.delattr(sse.orjson, "loads")
-    assert reader.read(tokens[1]) == (Kind.CONTENT, tokens[1])
+    assert reader.read(tokens[1]) == (EventKind.CONTENT, tokens[1])
 
 
 @pytest.mark.parametrize("text", ['"},"index":0}', "\\", '"', "\n", ""])
@@ -210,7 +210,7 @@ def test_text_that_looks_like_an_event_is_text(text: str) -> None:
         (messages(), [block_delta(text)] * 3),
         (responses(), [text_delta(text, n) for n in range(3)]),
     ):
-        assert [reader.read(token) for token in tokens] == [(Kind.CONTENT, t) for t in tokens]
+        assert [reader.read(token) for token in tokens] == [(EventKind.CONTENT, t) for t in tokens]
 
 
 @pytest.mark.parametrize("make", [messages, responses])
@@ -220,8 +220,8 @@ def test_what_is_passed_on_is_a_name_and_data_and_nothing_beside_them(make: Any)
         sent = (
             b": secret\nid: secret\nevent: secret\nsecret\n" + block_delta("a").split(b"\n", 1)[1]
         )
-        assert reader.read(sent) == (Kind.CONTENT, block_delta("a"))
-    assert reader.read(b": secret\n\n") == (Kind.PREAMBLE, b"")
+        assert reader.read(sent) == (EventKind.CONTENT, block_delta("a"))
+    assert reader.read(b": secret\n\n") == (EventKind.PREAMBLE, b"")
 
 
 def test_cached_tokens_are_part_of_the_prompt() -> None:

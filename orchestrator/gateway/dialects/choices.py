@@ -47,7 +47,7 @@ class _Choices(Dialect):
         return usage.read(answer.get("usage"))
 
     def answer(self) -> answers.Answer:
-        return answers.Choices()
+        return answers.ChoicesAnswer()
 
     def reader(self, asked: Asked, vllm: bool) -> ChoicesReader:
         return ChoicesReader(self.shape, asked, vllm)

@@ -10,7 +10,7 @@ from orchestrator.gateway import usage
 from orchestrator.gateway.dialects.dialect import Asked, Reader
 from orchestrator.gateway.dialects.token import USAGE, Shape, Token
 from orchestrator.gateway.errors import ApiError
-from orchestrator.gateway.sse import Kind, fields, json_object, typed
+from orchestrator.gateway.sse import EventKind, fields, json_object, typed
 from orchestrator.gateway.upstream import UpstreamFailed
 from orchestrator.gateway.usage import Usage
 
@@ -79,7 +79,7 @@ class ChoicesReader(Reader):
         generated = sum(told.completion_tokens for told in self._told.values())
         return Usage(sum(prompts.values()), generated, 0)
 
-    def read(self, event: bytes) -> tuple[Kind, bytes]:
+    def read(self, event: bytes) -> tuple[EventKind, bytes]:
         found = self._token.match(event)
         if found is None:
             return self._read(event)
@@ -93,8 +93,8 @@ class ChoicesReader(Reader):
         if cut >= 0:
             self._newest = event
             if not self._shows_throughout:
-                return Kind.CONTENT, event[:cut] + b"}\n\n"
-        return Kind.CONTENT, event
+                return EventKind.CONTENT, event[:cut] + b"}\n\n"
+        return EventKind.CONTENT, event
 
     def closing(self) -> bytes:
         end = b"data: [DONE]\n\n"
@@ -110,17 +110,17 @@ class ChoicesReader(Reader):
     def interruption(self, error: ApiError) -> bytes:
         return error.event()
 
-    def _read(self, event: bytes) -> tuple[Kind, bytes]:
+    def _read(self, event: bytes) -> tuple[EventKind, bytes]:
         name, data = fields(event)
         if name == b"error":
-            return Kind.ERROR, b""
+            return EventKind.ERROR, b""
         if not data:
-            return Kind.PREAMBLE, b""
+            return EventKind.PREAMBLE, b""
         if data == b"[DONE]":
-            return Kind.DONE, b"data: [DONE]\n\n"
+            return EventKind.DONE, b"data: [DONE]\n\n"
         chunk = json_object(data)
         if chunk.get("error"):
-            return Kind.ERROR, b""
+            return EventKind.ERROR, b""
         choices = [typed(choice, dict) for choice in typed(chunk.get("choices"), list)]
         told = chunk.get("usage")
         if choices and _text(choices[0]) and (used := usage.read(told)) is not None:
@@ -136,15 +136,15 @@ class ChoicesReader(Reader):
             shown = self._shows_throughout
         else:
             if told is not None:
-                kind = Kind.USAGE
+                kind = EventKind.USAGE
                 self._total = usage.read(told)
             shown = self._shows_last
-        if kind is Kind.CONTENT:
+        if kind is EventKind.CONTENT:
             self._content_events += 1
             if self._choices == 1 and passed_on == event:
                 self._token.learn(event)
         if "usage" in chunk and not shown:
-            if kind is Kind.USAGE:
+            if kind is EventKind.USAGE:
                 return kind, b""
             del chunk["usage"]
             passed_on = b"data: " + orjson.dumps(chunk) + b"\n\n"
@@ -157,8 +157,8 @@ class ChoicesReader(Reader):
                 raise UpstreamFailed("repeated")
             self._last_told = told
 
-    def _take_choices(self, choices: list[dict[str, Any]]) -> Kind:
-        kind = Kind.PREAMBLE
+    def _take_choices(self, choices: list[dict[str, Any]]) -> EventKind:
+        kind = EventKind.PREAMBLE
         for choice in choices:
             if choice.keys().isdisjoint(("delta", "text")):
                 # Clients rely on it.
@@ -170,7 +170,7 @@ class ChoicesReader(Reader):
                 self._ended.add(_number(choice))
                 self.finished = len(self._ended) >= self._choices
             if text or others or choice.get("finish_reason"):
-                kind = Kind.CONTENT
+                kind = EventKind.CONTENT
             if isinstance(text, str):
                 self._text.write(text)
             if others or (text and not isinstance(text, str)) or _number(choice):

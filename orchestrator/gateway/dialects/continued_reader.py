@@ -4,7 +4,7 @@ import orjson
 
 from orchestrator.gateway import usage
 from orchestrator.gateway.dialects.choices_reader import ChoicesReader
-from orchestrator.gateway.sse import Kind, fields, json_object
+from orchestrator.gateway.sse import EventKind, fields, json_object
 from orchestrator.gateway.usage import Usage
 
 
@@ -26,13 +26,13 @@ class ContinuedReader(ChoicesReader):
     def used(self) -> Usage:
         return self._whole(super().used)
 
-    def read(self, event: bytes) -> tuple[Kind, bytes]:
+    def read(self, event: bytes) -> tuple[EventKind, bytes]:
         token = self._token.before
         kind, passed_on = super().read(event)
-        if kind is Kind.PREAMBLE:
+        if kind is EventKind.PREAMBLE:
             # The answer has begun already.
             return kind, b""
-        if not passed_on or kind is Kind.DONE:
+        if not passed_on or kind is EventKind.DONE:
             return kind, passed_on
         if token and passed_on.startswith(token) and not self._shows_throughout:
             return kind, self._head + passed_on[len(token) :]

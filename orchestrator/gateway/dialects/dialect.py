@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.gateway.answers import Answer
 from orchestrator.gateway.errors import ApiError
-from orchestrator.gateway.sse import Kind
+from orchestrator.gateway.sse import EventKind
 from orchestrator.gateway.usage import Usage
 
 
@@ -33,7 +33,7 @@ class Reader(ABC):
     """Whether every choice has come to its end: then nothing that is said is missing."""
 
     @abstractmethod
-    def read(self, event: bytes) -> tuple[Kind, bytes]:
+    def read(self, event: bytes) -> tuple[EventKind, bytes]:
         """What an event is, and what of it is passed on. Raises UpstreamFailed for one that no
         engine should send."""
 

@@ -11,7 +11,7 @@ from orchestrator.gateway.dialects.fields import flag, tokens
 from orchestrator.gateway.dialects.named_reader import NamedReader
 from orchestrator.gateway.dialects.token import Shape
 from orchestrator.gateway.errors import ApiError
-from orchestrator.gateway.sse import Kind, typed
+from orchestrator.gateway.sse import EventKind, typed
 from orchestrator.gateway.usage import NOTHING, Usage
 
 _ERROR_TYPES = {
@@ -67,19 +67,19 @@ class MessagesReader(NamedReader):
     def interruption(self, error: ApiError) -> bytes:
         return b"event: error\ndata: " + error_body(error) + b"\n\n"
 
-    def _kind(self, name: str, value: dict[str, Any]) -> Kind:
+    def _kind(self, name: str, value: dict[str, Any]) -> EventKind:
         if name == "message_start":
             self._prompt = usage.read_message(typed(value.get("message"), dict).get("usage"))
         elif name == "message_delta":
             self._usage = usage.read_message(self._whole(value.get("usage")))
             self.finished = bool(typed(value.get("delta"), dict).get("stop_reason"))
         elif name == "message_stop":
-            return Kind.DONE
+            return EventKind.DONE
         elif name == "content_block_start":
             block = typed(value.get("content_block"), dict)
             begun = {k: v for k, v in block.items() if k not in ("type", "citations")}
-            return Kind.CONTENT if any(begun.values()) else Kind.PREAMBLE
-        return Kind.PREAMBLE if name in _SAYS_NOTHING else Kind.CONTENT
+            return EventKind.CONTENT if any(begun.values()) else EventKind.PREAMBLE
+        return EventKind.PREAMBLE if name in _SAYS_NOTHING else EventKind.CONTENT
 
     def _whole(self, raw: object) -> object:
         """The end of a stream may leave out what its beginning has told."""
@@ -108,7 +108,7 @@ class Messages(_Anthropic):
         return usage.read_message(answer.get("usage"))
 
     def answer(self) -> answers.Answer:
-        return answers.Message()
+        return answers.MessageAnswer()
 
     def reader(self, asked: Asked, vllm: bool) -> MessagesReader:
         return MessagesReader()

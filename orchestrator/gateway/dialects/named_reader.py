@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.gateway.dialects.dialect import Reader
 from orchestrator.gateway.dialects.token import Shape, Token
-from orchestrator.gateway.sse import Kind, fields, json_object
+from orchestrator.gateway.sse import EventKind, fields, json_object
 from orchestrator.gateway.upstream import UpstreamFailed
 from orchestrator.gateway.usage import Usage
 
@@ -21,26 +21,26 @@ class NamedReader(Reader):
         self._events = 0
         self._content_events = 0
 
-    def read(self, event: bytes) -> tuple[Kind, bytes]:
+    def read(self, event: bytes) -> tuple[EventKind, bytes]:
         if self._token.match(event) is not None:
             self._events += 1
             self._content_events += 1
-            return Kind.CONTENT, event
+            return EventKind.CONTENT, event
         name, data = fields(event)
         if name == b"error":
-            return Kind.ERROR, b""
+            return EventKind.ERROR, b""
         if not data or data == b"[DONE]":
-            return Kind.PREAMBLE, b""
+            return EventKind.PREAMBLE, b""
         value = json_object(data)
         kind_of_event = value.get("type")
         if not isinstance(kind_of_event, str) or not _NAME.fullmatch(kind_of_event):
             raise UpstreamFailed("malformed")
         kind = self._kind(kind_of_event, value)
-        if kind is Kind.ERROR:
+        if kind is EventKind.ERROR:
             return kind, b""
         passed_on = b"event: %s\ndata: %s\n\n" % (kind_of_event.encode(), data)
         self._events += 1
-        if kind is Kind.CONTENT:
+        if kind is EventKind.CONTENT:
             # The end of a message, too, is told in a delta.
             self._content_events += kind_of_event.endswith("delta") and not self.finished
             if passed_on == event:
@@ -52,5 +52,5 @@ class NamedReader(Reader):
         return Usage(0, self._content_events, 0)
 
     @abstractmethod
-    def _kind(self, name: str, value: dict[str, Any]) -> Kind:
+    def _kind(self, name: str, value: dict[str, Any]) -> EventKind:
         """What an event is by its type, and notes what it tells. Raises UpstreamFailed."""

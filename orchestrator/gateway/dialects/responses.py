@@ -11,7 +11,7 @@ from orchestrator.gateway.dialects.fields import flag, tokens
 from orchestrator.gateway.dialects.named_reader import NamedReader
 from orchestrator.gateway.dialects.token import Shape
 from orchestrator.gateway.errors import ApiError
-from orchestrator.gateway.sse import Kind, typed
+from orchestrator.gateway.sse import EventKind, typed
 from orchestrator.gateway.usage import Usage
 
 _MENDS = {
@@ -57,20 +57,20 @@ class ResponsesReader(NamedReader):
         }
         return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"
 
-    def _kind(self, name: str, value: dict[str, Any]) -> Kind:
+    def _kind(self, name: str, value: dict[str, Any]) -> EventKind:
         if name in _FAILS:
-            return Kind.ERROR
+            return EventKind.ERROR
         if name in _ENDS:
             self.finished = True
             self._usage = usage.read_response(typed(value.get("response"), dict).get("usage"))
-            return Kind.DONE
+            return EventKind.DONE
         if name in _SAYS_NOTHING:
-            return Kind.PREAMBLE
+            return EventKind.PREAMBLE
         if name.endswith(".added"):
             # An item that is added names the tool that it calls, or says nothing yet.
             item = typed(value.get("item"), dict)
-            return Kind.CONTENT if item.get("name") else Kind.PREAMBLE
-        return Kind.CONTENT
+            return EventKind.CONTENT if item.get("name") else EventKind.PREAMBLE
+        return EventKind.CONTENT
 
 
 class Responses(Dialect):
@@ -91,7 +91,7 @@ class Responses(Dialect):
         return usage.read_response(answer.get("usage"))
 
     def answer(self) -> answers.Answer:
-        return answers.Response()
+        return answers.ResponsesAnswer()
 
     def reader(self, asked: Asked, vllm: bool) -> ResponsesReader:
         return ResponsesReader()

@@ -26,4 +26,4 @@ class Detokenize(Tokenize):
     needs = (("tokens",),)
 
     def answer(self) -> answers.Answer:
-        return answers.Prompt()
+        return answers.PromptAnswer()

@@ -3,6 +3,8 @@ an address, a credential."""
 
 import asyncio
 import logging
+import os
+import sqlite3
 import traceback
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ log = logging.getLogger("orchestrator.gateway")
 
 
 def without_text(error: BaseException) -> str:
-    """Kinds and places of an exception and of its causes."""
+    """Kinds and places of an exception and of its causes; the system's own words for its code."""
     parts: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(parts) < MAX_CAUSES:
@@ -21,9 +23,20 @@ def without_text(error: BaseException) -> str:
             f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
             for frame in traceback.extract_tb(cause.__traceback__)
         ]
-        parts.append(f"{type(cause).__name__} in {' > '.join(places) or '?'}")
+        parts.append(f"{_kind(cause)} in {' > '.join(places) or '?'}")
         cause = cause.__cause__ or cause.__context__
     return "; after ".join(parts)
+
+
+def _kind(error: BaseException) -> str:
+    kind = type(error).__name__
+    code = ""
+    # TLS and name look-ups have codes of their own in the place of the system's.
+    if isinstance(error, OSError) and error.errno and error.strerror == os.strerror(error.errno):
+        code = error.strerror
+    elif isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorname", "")
+    return f"{kind} ({code})" if code else kind
 
 
 def loop_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

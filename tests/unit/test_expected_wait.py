@@ -1,6 +1,6 @@
 """How long a request that finds everything full would wait, and when it may come again."""
 
-from orchestrator.gateway.outlook import outlook, retry_after_s
+from orchestrator.gateway.expected_wait import expected_wait, retry_after_s
 from orchestrator.policy.decide import Decision, decide
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.snapshot import BurstPhase, EndpointState
@@ -25,17 +25,17 @@ def denied(
 
 
 def test_the_backlog_and_those_ahead_come_first_one_by_one_as_slots_become_free() -> None:
-    assert outlook(denied(), ahead=0).first_token_s == 2 * 2
-    assert outlook(denied(), ahead=10).first_token_s == 12 * 2
+    assert expected_wait(denied(), ahead=0).first_token_s == 2 * 2
+    assert expected_wait(denied(), ahead=10).first_token_s == 12 * 2
 
 
 def test_a_gateway_gets_as_many_of_the_slots_as_it_has_of_the_requests() -> None:
-    assert outlook(denied(own=5, others=5), ahead=0).first_token_s == 4 * 4
+    assert expected_wait(denied(own=5, others=5), ahead=0).first_token_s == 4 * 4
 
 
 def test_what_was_not_measured_is_not_taken_for_known() -> None:
-    assert outlook(denied(), 0).is_measured
-    assert not outlook(denied(slot_s=None), 0).is_measured
+    assert expected_wait(denied(), 0).is_measured
+    assert not expected_wait(denied(slot_s=None), 0).is_measured
 
 
 def test_endpoints_that_would_both_do_work_together() -> None:
@@ -44,7 +44,7 @@ def test_endpoints_that_would_both_do_work_together() -> None:
     state = state.model_copy(update={"endpoints": {HOME: full, CLOUD: full}})
     facts = Facts("assistant", "m", inflight=WORLD.counts({HOME: 5, CLOUD: 5}))
     both = decide(facts, View(WORLD, state, "me"))
-    assert outlook(both, ahead=0).first_token_s == 3 * 1
+    assert expected_wait(both, ahead=0).first_token_s == 3 * 1
 
 
 def test_another_try_is_worth_it_when_the_queue_is_short_enough() -> None:

@@ -12,14 +12,14 @@ LEAST_RETRY_S = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class ExpectedWait:
     first_token_s: float
     """Until a slot is free for it."""
     is_measured: bool
     """Else the time for which requests hold a slot is assumed."""
 
 
-def outlook(decision: Decision, ahead: int) -> Outlook:
+def expected_wait(decision: Decision, ahead: int) -> ExpectedWait:
     """Of a decision that was denied as `saturated`, with so many requests ahead of this one.
 
     Slots become free at the rate of all endpoints that would do, of which this gateway gets as
@@ -41,14 +41,14 @@ def outlook(decision: Decision, ahead: int) -> Outlook:
         for candidate, suitable in zip(question.selection.candidates, suits, strict=True)
         if suitable
     )
-    return Outlook(float((backlog.sum() + ahead + 1) / per_s), measured)
+    return ExpectedWait(float((backlog.sum() + ahead + 1) / per_s), measured)
 
 
 def retry_after_s(decision: Decision, ahead: int, deadline_s: float) -> int:
     """When a request like this one may be worth another try: the queue is short enough then, or
     what is not ready may be."""
     if decision.denied == "saturated":
-        wait_s = outlook(decision, ahead).first_token_s - deadline_s
+        wait_s = expected_wait(decision, ahead).first_token_s - deadline_s
     else:
         question = decision.question
         assert question is not None, "a model that is not found is no matter of capacity"
