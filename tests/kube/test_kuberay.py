@@ -7,12 +7,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from orchestrator.policy.candidate import Candidate
 from orchestrator.pools import kuberay, kubernetes_api, mirror
-from orchestrator.pools.actuator import Observed, PoolError, Replicas
+from orchestrator.pools.actuator import Fence, Observed, PoolError, Replicas
 from orchestrator.pools.kuberay import KubeRayPools
 from orchestrator.pools.ray_service import MANAGER, wanted
 from tests.kube.fault_server import Fault, FaultServer
@@ -24,8 +25,10 @@ SEEN_S = 10
 
 
 @asynccontextmanager
-async def following(candidate: Candidate) -> AsyncIterator[KubeRayPools]:
-    pools = KubeRayPools(candidate.cluster)
+async def following(
+    candidate: Candidate, fence: Fence = lambda: None
+) -> AsyncIterator[KubeRayPools]:
+    pools = KubeRayPools(candidate.cluster, fence=fence)
     try:
         yield pools
     finally:
@@ -246,6 +249,41 @@ def test_a_server_that_goes_on_failing_is_reported(
     run(scenario())
 
 
+def test_who_leads_no_longer_asks_for_nothing_again(
+    operator: Operator, faults: FaultServer
+) -> None:
+    chat = only(candidates(operator.namespace))
+    leads = True
+
+    def fence() -> None:
+        if not leads:
+            raise PoolError("another controller leads")
+
+    def lose(method: str, _: str) -> Fault | None:
+        nonlocal leads
+        leads = method == "GET"
+        return None if leads else Fault(500)
+
+    async def scenario() -> None:
+        async with following(chat, fence) as pools:
+            await pools.scale(chat, 1, None)
+            await seen(pools, {chat.endpoint: chat}, replicas_are(chat.endpoint, starting=1))
+            for scaled_to, method in ((2, "PATCH"), (0, "DELETE")):
+                before = faults.count(method)
+                faults.decide = lose
+                with pytest.raises(PoolError, match="another controller leads"):
+                    await pools.scale(chat, scaled_to, None)
+                assert faults.count(method) == before + 1
+                faults.decide = lambda *_: None
+                with pytest.raises(PoolError, match="another controller leads"):
+                    await pools.scale(chat, scaled_to, None)
+                assert faults.count(method) == before + 1
+                nonlocal leads
+                leads = True
+
+    run(scenario())
+
+
 def test_a_watch_that_breaks_is_resumed_where_it_was(
     operator: Operator, faults: FaultServer
 ) -> None:
@@ -286,13 +324,18 @@ def test_a_version_that_the_server_has_forgotten_is_listed_anew(
             await pools.scale(chat, 2, None)
             operator.serve(chat.endpoint)
             await seen(pools, world, replicas_are(chat.endpoint, ready=2))
-            # What happens while nobody watches is no event for anybody later.
             faults.decide = lambda _, path: Fault(503) if "watch=true" in path else None
             faults.cut_watches()
             await asyncio.sleep(0.3)
             for pod in operator.pods():
                 operator.remove_pod(pod.metadata.name)
-            faults.decide = once(lambda _, path: "watch=true" in path, *[fault] * 4)
+            oldest = int(operator.core.list_namespaced_pod("default").metadata.resource_version)
+
+            def forgotten(method: str, path: str) -> Fault | None:
+                version = parse_qs(urlsplit(path).query).get("resourceVersion", [""])[0]
+                return fault if version and int(version) < oldest else None
+
+            faults.decide = forgotten
             await seen(pools, world, replicas_are(chat.endpoint, ready=0, starting=2))
 
     run(scenario())
