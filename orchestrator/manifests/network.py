@@ -171,9 +171,7 @@ def _fetches(candidates: Iterable[Candidate]) -> bool:
 def _feeds(configuration: Configuration) -> list[str]:
     """URLs that prices are read from."""
     sources = [
-        source
-        for feed in configuration.price_feeds
-        for source in (getattr(feed, "http", None), getattr(feed, "prometheus", None))
+        source for feed in configuration.price_feeds for source in (feed.http, feed.prometheus)
     ]
     return [source.url for source in sources if source is not None]
 
