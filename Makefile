@@ -13,6 +13,8 @@ LOCK ?= requirements.cpu.lock
 # A CPU build of torch comes from a local folder of wheels where pip is configured with one, else
 # from PyTorch's own index, which uv knows by name.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# The overrides of pyproject.toml keep CUDA builds out, whatever the lock says.
+BUILDS := $(if $(findstring gpu,$(LOCK)),--no-config)
 TORCH := $(if $(findstring cpu,$(LOCK)),$(if $(UV_FIND_LINKS),,--torch-backend=cpu))
 
 # Without bytecode every process that imports vLLM would compile it again.
@@ -32,7 +34,7 @@ $(UV): requirements.tools.lock
 
 $(VENV)/.done: $(UV) $(LOCK) pyproject.toml
 	$(UV) venv --quiet --allow-existing --python 3.11 $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python --require-hashes $(TORCH) -r $(LOCK)
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes $(BUILDS) $(TORCH) -r $(LOCK)
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -73,7 +75,10 @@ lint: setup ## ruff and mypy
 
 docs: setup ## write the configuration language's reference and schema, and the metrics' page, anew
 	$(BIN)/orchestrator schema --out clusters
-	$(BIN)/python -m orchestrator.gateway.metrics_page orchestrator/METRICS.md
+	$(BIN)/python -m orchestrator.manifests.metrics_page orchestrator/METRICS.md
+
+manifests: setup ## write manifests/ anew, from clusters/
+	$(BIN)/orchestrator manifests ship manifests
 
 COMPILE := pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate --no-emit-find-links
 
@@ -88,4 +93,4 @@ clean: ## stop the stack and remove what was made here
 	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
 	rm -rf $(VENV) .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run demo bench bench-gateways test test-kube nightly lint docs lock clean
+.PHONY: help setup run demo bench bench-gateways test test-kube nightly lint docs manifests lock clean

@@ -9,6 +9,8 @@ from orchestrator.controller import fleet
 from orchestrator.policy.catalogue import Candidate
 from orchestrator.pools.actuator import Observed, PoolError, Replicas, Unowned
 from orchestrator.signals.engine import EngineMetrics
+from orchestrator.signals.prices_feed import Feed
+from orchestrator.signals.prices_trust import Figure
 
 
 class FakeCluster:
@@ -65,3 +67,13 @@ class FakeCluster:
     async def _hang(self, names: set[str]) -> None:
         if names & self.hanging:
             await asyncio.Event().wait()
+
+
+def every_feed_says(patch: pytest.MonkeyPatch, usd_per_gpu_hour: float) -> None:
+    """Always freshly."""
+
+    def refresh(feed: Feed, now_s: float) -> None:
+        figure = Figure(usd_per_gpu_hour, now_s, now_s + feed.spec.max_age_s)
+        patch.setattr(feed, "figure", lambda _: figure, raising=False)
+
+    patch.setattr(Feed, "refresh", refresh)

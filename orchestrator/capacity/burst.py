@@ -111,7 +111,8 @@ def choose_pool(
         elif quote is None and signals.usd_per_million_tokens.get(pool) is None:
             refusals.append(f"pool '{pool}' has no price quote")
         elif quote is not None and quote.valid_to_s < now_s:
-            refusals.append(f"the quote of pool '{pool}' is {now_s - quote.fetched_at_s:.0f} s old")
+            age_s = now_s - quote.fetched_at_s
+            refusals.append(f"the quote of pool '{pool}' is stale: it is {age_s:.0f} s old")
         elif dear is not None:
             refusals.append(dear)
         else:

@@ -52,11 +52,14 @@ from orchestrator.cli import (  # noqa: E402
     events,  # noqa: F401
     explain,  # noqa: F401
     keys,  # noqa: F401
+    manifests,  # noqa: F401
     plan,  # noqa: F401
     pools,  # noqa: F401
+    prices,  # noqa: F401
     replay,  # noqa: F401
     schema,  # noqa: F401
     simulate_engine,  # noqa: F401
     stack,  # noqa: F401
     validate,  # noqa: F401
+    zombies,  # noqa: F401
 )

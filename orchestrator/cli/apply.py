@@ -20,6 +20,7 @@ TAKEN_WITHIN_S = 10
 def apply(
     directory: Annotated[Path | None, typer.Argument(help="A configuration directory.")] = None,
     rollback: Annotated[bool, typer.Option(help="Back to the previous version.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until it is taken.")] = True,
     as_json: Json = False,
 ) -> None:
     """Validate, run the probes, and put the configuration in force.
@@ -53,7 +54,7 @@ def apply(
         )
     old_rules = store.load(before.version) if before and not after.already else None
     later = list(taken_later(differences(old_rules, loaded))) if old_rules else []
-    held = _wait(loaded)
+    held = _wait(loaded) if wait else {}
     late = sorted(name for name, version in (held or {}).items() if version != after.version)
     if as_json:
         print_json(
@@ -62,11 +63,13 @@ def apply(
                 "after": after.version,
                 "source": str(after.source),
                 "already": after.already,
-                "held": held,
+                "held": held if wait else None,
                 "late": late,
                 "taken_later": later,
             }
         )
+    elif not wait:
+        out.print("it is taken by whoever runs, and by whoever starts")
     elif held is None:
         out.print("no controller answers: it is taken when the stack starts")
     elif late:

@@ -1,5 +1,6 @@
 """`plan`: what a change of the rules would change."""
 
+import asyncio
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -22,12 +23,12 @@ from orchestrator.cli.requests import (
 from orchestrator.config.diff import Difference, differences
 from orchestrator.config.load import ConfigurationError, Loaded, load, state_directory
 from orchestrator.config.store import PolicyStore
+from orchestrator.controller.quotes import offline
 from orchestrator.ledger.audit_read import AuditError
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.plan import Group, Move, Outcome, Plan, situations, typical_requests
 from orchestrator.policy.plan import plan as planned
 from orchestrator.replay.trace import TraceError
-from orchestrator.signals.prices import FeedError, FileFeed
 
 
 @app.command()
@@ -117,18 +118,14 @@ def _models(loaded: Loaded) -> dict[str, list[str]]:
 
 
 def _prices(loaded: Loaded) -> dict[str, float]:
-    """What feeds say now, by pool."""
+    """By pool, where nobody has to be asked over the network."""
     now_s = time.time()
-    by_feed: dict[str, float | None] = {}
-    for spec in loaded.configuration.price_feeds:
-        feed = FileFeed(spec, now_s)
-        try:
-            feed.refresh(now_s)
-        except FeedError as error:
-            raise refuse(error) from None
-        by_feed[spec.name] = feed.usd_per_gpu_hour(now_s)
-    found = {p.name: by_feed.get(p.price.feed or "") for p in loaded.configuration.pools}
-    return {pool: usd for pool, usd in found.items() if usd is not None}
+    quotes = asyncio.run(offline(loaded.configuration, now_s))
+    for pool in loaded.configuration.pools:
+        trouble = quotes.trouble(pool.name)
+        if trouble is not None:
+            raise refuse(trouble)
+    return {pool: quote.usd_per_gpu_hour for pool, quote in quotes.at(now_s).items()}
 
 
 def _show_changes(changes: list[Difference]) -> None:

@@ -60,6 +60,15 @@ def live_events(loaded: Loaded, after: int) -> dict[str, Any] | None:
         return None
 
 
+def live_zombies(loaded: Loaded) -> dict[str, Any] | None:
+    """Those of the last sweep. None where no controller answers."""
+    content = _ask(loaded, "zombies")
+    try:
+        return dict(orjson.loads(content)) if content is not None else None
+    except ValueError:
+        return None
+
+
 def _ask(loaded: Loaded, what: str) -> bytes | None:
     url, headers = _controller(loaded, what)
     try:

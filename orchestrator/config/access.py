@@ -48,14 +48,15 @@ def _key_place(at: Place, issuer: JwtIssuer) -> Iterator[Finding]:
             "shorter than refresh_s: keys would end before they are renewed; raise it",
         )
     url = urlsplit(issuer.jwks_url or "")
-    if url.scheme == "http" and not _is_loopback(url.hostname or ""):
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
         yield (
             (*at, "jwks_url"),
             "whoever is on the way could give keys of their own; write https://",
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether what goes there stays on this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -218,8 +218,9 @@ def _type(field: Mapping[str, Any]) -> str:
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
     if field["type"] == "array":
-        least = ", at least one" if field.get("minItems") else ""
-        return f"list of {_type(field['items'])}{least}"
+        least, most = field.get("minItems"), field.get("maxItems")
+        count = f", {least} of them" if least and least == most else ", at least one"
+        return f"list of {_type(field['items'])}{count if least else ''}"
     if field["type"] == "object":
         return f"mapping of names to {_type(field['additionalProperties'])}"
     if field["type"] == "boolean":

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.config.access import access
 from orchestrator.config.contradictions import contradictions
+from orchestrator.config.pricing import pricing, used_feeds
 from orchestrator.config.spec import Cluster, Configuration, Workload, Zone
 
 Place = tuple[str | int, ...]
@@ -24,7 +25,13 @@ class Named(Protocol):
 def check(c: Configuration) -> list[Finding]:
     """Every contradiction, with its place in the document. Later checks assume earlier ones."""
     findings = [*_duplicates(c), *_unknown_names(c), *_urls(c)]
-    return findings or [*_pools_and_clusters(c), *_workloads(c), *access(c), *contradictions(c)]
+    return findings or [
+        *_pools_and_clusters(c),
+        *pricing(c),
+        *_workloads(c),
+        *access(c),
+        *contradictions(c),
+    ]
 
 
 def _duplicates(c: Configuration) -> Iterator[Finding]:
@@ -66,9 +73,8 @@ def _unknown_names(c: Configuration) -> Iterator[Finding]:
         yield from _unknown("zone", [cluster.zone], zones, ("clusters", i, "zone"))
     for i, pool in enumerate(c.pools):
         yield from _unknown("cluster", [pool.cluster], clusters, ("pools", i, "cluster"))
-        if pool.price.feed is not None:
-            place = ("pools", i, "price", "feed")
-            yield from _unknown("price feed", [pool.price.feed], feeds, place)
+        for inside, feed in used_feeds(pool.price):
+            yield from _unknown("price feed", [feed], feeds, ("pools", i, "price", *inside))
     for m, model in enumerate(c.models):
         for v, variant in enumerate(model.variants):
             place = ("models", m, "variants", v, "pools")
@@ -120,6 +126,10 @@ def _urls(c: Configuration) -> Iterator[Finding]:
         urls.append((("clusters", i, "dashboard_url"), cluster.dashboard_url))
     for i, issuer in enumerate(c.gateway.jwt):
         urls.append((("gateway", "jwt", i, "jwks_url"), issuer.jwks_url))
+    for i, feed in enumerate(c.price_feeds):
+        for kind, source in (("http", feed.http), ("prometheus", feed.prometheus)):
+            if source is not None:
+                urls.append((("price_feeds", i, kind, "url"), source.url))
     for place, url in urls:
         try:
             _ = urlsplit(url or "").port
@@ -151,12 +161,6 @@ def _pools_and_clusters(c: Configuration) -> Iterator[Finding]:
                 place = ("clusters", i, "launch", "node_ip_address")
                 yield place, f"cluster '{other.name}' has this address; take another 127.0.0.x"
     for i, pool in enumerate(c.pools):
-        price = pool.price
-        if (
-            sum(p is not None for p in (price.fixed_usd_per_gpu_hour, price.feed, price.tokens))
-            != 1
-        ):
-            yield ("pools", i, "price"), "give one of fixed_usd_per_gpu_hour, feed and tokens"
         if pool.min_replicas > pool.max_replicas:
             yield ("pools", i, "min_replicas"), f"above max_replicas, {pool.max_replicas}; lower it"
         if clusters[pool.cluster].kind == "openai" and pool.min_replicas < 1:

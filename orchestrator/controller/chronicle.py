@@ -22,6 +22,7 @@ class Chronicle:
         """The last order of each endpoint that has not been reached."""
         self._failures: dict[str, str] = {}
         self._lost: dict[str, str] = {}
+        self._troubled: dict[str, str] = {}
         self._stood: dict[str, int] = {}
         self._released: set[str] = set()
         self._unwritten = ""
@@ -85,13 +86,13 @@ class Chronicle:
 
     def clusters(self, lost: Mapping[str, str], now_s: float) -> None:
         """Those that do not answer, and why."""
-        for cluster in lost.keys() - self._lost.keys():
-            self._events.record(
-                EventKind.CLUSTER, cluster, "cannot be observed", lost[cluster], now_s=now_s
-            )
-        for cluster in self._lost.keys() - lost.keys():
-            self._events.record(EventKind.CLUSTER, cluster, "is observed again", now_s=now_s)
-        self._lost = dict(lost)
+        what = "cannot be observed", "is observed again"
+        self._lost = self._edges(EventKind.CLUSTER, self._lost, lost, what, now_s)
+
+    def prices(self, troubled: Mapping[str, str], now_s: float) -> None:
+        """Of pools whose newest price is refused or cannot be had, and why."""
+        what = "the newest price is not taken", "the newest price is taken again"
+        self._troubled = self._edges(EventKind.PRICE, self._troubled, troubled, what, now_s)
 
     def state(self, failure: str, now_s: float) -> None:
         """Whether what must not be forgotten could be written; empty: it was."""
@@ -101,6 +102,22 @@ class Chronicle:
                 EventKind.STATE, "controller", f"its memory {what}", failure, now_s=now_s
             )
         self._unwritten = failure
+
+    def _edges(
+        self,
+        kind: EventKind,
+        before: Mapping[str, str],
+        after: Mapping[str, str],
+        what: tuple[str, str],
+        now_s: float,
+    ) -> dict[str, str]:
+        """Begin and end of what lasts, not each of its reasons."""
+        begins, ends = what
+        for subject in sorted(after.keys() - before.keys()):
+            self._events.record(kind, subject, begins, after[subject], now_s=now_s)
+        for subject in sorted(before.keys() - after.keys()):
+            self._events.record(kind, subject, ends, now_s=now_s)
+        return dict(after)
 
     def _plan(self, kind: EventKind, subject: str, what: str, reason: str, now_s: float) -> None:
         what = f"advice: {what}" if self.advice else what

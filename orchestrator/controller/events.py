@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from enum import StrEnum
@@ -40,6 +40,8 @@ class EventKind(StrEnum):
     SCALE = "scale"
     STATE = "state"
     """What the controller must not forget could not be written, or can be again."""
+    ZOMBIE = "zombie"
+    """Something is paid for and does nothing, or is given back for that."""
 
 
 class Event(Frozen):
@@ -66,6 +68,8 @@ class EventLog:
         """Why the disk does not take them; empty while it does."""
         self.lost = 0
         """Events that are in no file, and never will be."""
+        self.counts: Counter[str] = Counter()
+        """By kind, since the start of this process."""
 
     def record(
         self, kind: EventKind, subject: str, what: str, reason: str = "", *, now_s: float
@@ -81,6 +85,7 @@ class EventLog:
         )
         log.info("%s: %s%s", subject, what, f": {reason}" if reason else "")
         self._recent.append(event)
+        self.counts[kind.value] += 1
         self.lost += len(self._unwritten) == KEPT
         self._unwritten.append(event)
 

@@ -18,6 +18,7 @@ from orchestrator.pools.kuberay import KubeRayPools
 from orchestrator.pools.openai import OpenAIPools
 from orchestrator.pools.ray import RayPools
 from orchestrator.signals.engine import EngineMetrics
+from orchestrator.signals.reading import Reading
 
 log = logging.getLogger("orchestrator.controller")
 
@@ -133,6 +134,19 @@ class Fleet:
         ):
             return 0
         return replicas.ready
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        return self._session
+
+    def seen_s(self, endpoint: str) -> float | None:
+        """When something was last heard of it."""
+        return self._seen_s.get(endpoint)
+
+    def heard(self, endpoint: str) -> Reading[EngineMetrics] | None:
+        """What its engine said last; None where it did not answer the last time."""
+        metrics = self.metrics.get(endpoint)
+        return None if metrics is None else Reading(metrics, self._heard_s[endpoint])
 
     def replicas(self, endpoint: str) -> Replicas:
         candidate = self._catalogue.candidates[endpoint]

@@ -3,6 +3,7 @@ the gateways' audit chains end."""
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 
 from orchestrator.config.load import ConfigurationError
@@ -44,5 +45,6 @@ async def anchor_audit(trail: Path, controller: Controller) -> None:
         await asyncio.sleep(ANCHOR_S)
         try:
             await asyncio.to_thread(anchor, trail, controller.audit_heads())
+            controller.metrics.anchored_at_s.set(time.time())
         except OSError as error:
             log.error("the audit trail is not anchored: %s", without_text(error))

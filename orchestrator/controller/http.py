@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.capacity.override import Override, OverrideKind
 from orchestrator.controller.loop import Controller
+from orchestrator.controller.metrics import CONTENT_TYPE, ControllerMetrics
 from orchestrator.policy.snapshot import Hold, Snapshot
 from orchestrator.signals.report import GatewayReport
 
@@ -18,7 +19,8 @@ Asked = TypeVar("Asked", bound=BaseModel)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_REPORT_BYTES = 8 * 1024 * 1024
-OPEN_PATHS = ("/healthz", "/readyz")
+OPEN_PATHS = ("/healthz", "/readyz", "/metrics")
+"""Nobody needs a key for these: names of the configuration and numbers."""
 
 
 class HoldRequest(BaseModel):
@@ -26,6 +28,13 @@ class HoldRequest(BaseModel):
 
     hold: Hold | None
     for_s: float | None = Field(default=None, gt=0)
+
+
+class ReclaimRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    subjects: list[str] = []
+    dry_run: bool = True
 
 
 class OverrideRequest(BaseModel):
@@ -37,7 +46,7 @@ class OverrideRequest(BaseModel):
 
 
 def application(leader: Callable[[], Controller | None]) -> web.Application:
-    """Every path but those of probes needs the bearer token of the environment's
+    """Every path but `OPEN_PATHS` needs the bearer token of the environment's
     `ORCHESTRATOR_TOKEN`. `leader`: none while another process leads, and everything is refused."""
     token = os.environ.get("ORCHESTRATOR_TOKEN", "")
 
@@ -55,7 +64,10 @@ def application(leader: Callable[[], Controller | None]) -> web.Application:
     def controller() -> Controller:
         leading = leader()
         if leading is None:
-            raise web.HTTPServiceUnavailable(text="another controller leads")
+            # Who holds on to this connection would never find the one that leads.
+            raise web.HTTPServiceUnavailable(
+                text="another controller leads", headers={"connection": "close"}
+            )
         return leading
 
     async def exchange(request: web.Request) -> web.Response:
@@ -87,6 +99,17 @@ def application(leader: Callable[[], Controller | None]) -> web.Application:
             raise web.HTTPBadRequest(text=str(error)) from None
         return web.json_response({"workload": workload, **word.model_dump(mode="json")})
 
+    async def zombies(_: web.Request) -> web.Response:
+        return web.json_response(controller().zombies())
+
+    async def reclaim(request: web.Request) -> web.Response:
+        wanted = _read(ReclaimRequest, await request.read())
+        try:
+            found = await controller().reclaim(wanted.subjects, wanted.dry_run)
+        except KeyError as unknown:
+            raise web.HTTPNotFound(text=str(unknown.args[0])) from None
+        return web.json_response({"dry_run": wanted.dry_run, "zombies": found})
+
     async def snapshot(_: web.Request) -> web.Response:
         return _answer(controller().published())
 
@@ -114,15 +137,24 @@ def application(leader: Callable[[], Controller | None]) -> web.Application:
         controller()
         return web.Response(text="leads")
 
+    async def metrics(_: web.Request) -> web.Response:
+        leading = leader()
+        figures = leading.metrics if leading is not None else ControllerMetrics()
+        shown = figures.exposition(time.time())
+        return web.Response(body=shown, headers={"content-type": CONTENT_TYPE})
+
     app = web.Application(middlewares=[authorized], client_max_size=MAX_REPORT_BYTES)
     app.router.add_post("/v1/exchange", exchange)
     app.router.add_post("/v1/pools/{pool}/hold", hold)
     app.router.add_post("/v1/bursts/{workload}", override)
+    app.router.add_get("/v1/zombies", zombies)
+    app.router.add_post("/v1/zombies/reclaim", reclaim)
     app.router.add_get("/v1/snapshot", snapshot)
     app.router.add_get("/v1/state", state)
     app.router.add_get("/v1/events", events)
     app.router.add_get("/healthz", alive)
     app.router.add_get("/readyz", ready)
+    app.router.add_get("/metrics", metrics)
     return app
 
 

@@ -13,8 +13,11 @@ from orchestrator.controller.chronicle import Chronicle
 from orchestrator.controller.events import EventKind, EventLog
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.memory import Memory, PoolHold
+from orchestrator.controller.metrics import ControllerMetrics, Tick
+from orchestrator.controller.quotes import Quotes
 from orchestrator.controller.status import status
 from orchestrator.controller.strays import Strays
+from orchestrator.controller.sweeper import Sweeper
 from orchestrator.controller.traffic import Traffic
 from orchestrator.ledger.audit_anchors import Head
 from orchestrator.policy.catalogue import Catalogue
@@ -28,7 +31,6 @@ from orchestrator.policy.snapshot import (
 )
 from orchestrator.safe_log import without_text
 from orchestrator.signals.latency import mean, quantile
-from orchestrator.signals.prices import FeedError, FileFeed
 from orchestrator.signals.report import GatewayReport
 
 log = logging.getLogger("orchestrator.controller")
@@ -54,6 +56,8 @@ class Controller:
         """Rules that are taken up at the next tick."""
         self._fleet = fleet
         self._leads = leads
+        self.metrics = ControllerMetrics()
+        self.metrics.leader.set(1)
         self.events = events or EventLog(memory_path.with_name("events.jsonl"))
         self._chronicle = Chronicle(self.events)
         self._strays = Strays()
@@ -65,7 +69,9 @@ class Controller:
         self._traffic = Traffic(
             configuration.controller.window_s, configuration.policy.snapshot_stale_s
         )
-        self._feeds = {f.name: FileFeed(f, now_s) for f in configuration.price_feeds}
+        self._quotes = Quotes(configuration, self._memory.quotes, now_s)
+        path = memory_path.with_name("zombies.json")
+        self._sweeper = Sweeper(fleet, self._traffic, self._memory, self.events, path)
         # Versions rise over restarts too, or gateways could hold one that means another state.
         self.snapshot = Snapshot(
             version=max(int(now_s), self._memory.version),
@@ -95,9 +101,7 @@ class Controller:
         self._traffic.follow(
             configuration.controller.window_s, configuration.policy.snapshot_stale_s
         )
-        feeds = {f.name: FileFeed(f, now_s) for f in configuration.price_feeds}
-        unchanged = {n: f for n, f in self._feeds.items() if n in feeds and f.spec == feeds[n].spec}
-        self._feeds = feeds | unchanged
+        self._quotes.follow(configuration, now_s)
 
     def audit_heads(self) -> list[Head]:
         """The ends of the gateways' audit chains, as they report them."""
@@ -112,8 +116,10 @@ class Controller:
         while True:
             began_s, calls = time.monotonic(), self._fleet.calls
             try:
-                await self.tick(time.time())
+                with self.metrics.tick_duration_s.time():
+                    await self.tick(time.time())
             except Exception as error:
+                self.metrics.tick_failures.inc()
                 log.error("a tick failed: %s", without_text(error))
             self._last_tick = {
                 "duration_s": round(time.monotonic() - began_s, 4),
@@ -122,17 +128,50 @@ class Controller:
             self.events.flush()
             await asyncio.sleep(self._catalogue.configuration.controller.tick_s)
 
+    async def watch(self) -> None:
+        """Sweeps for zombies until cancelled; a sweep that fails is logged."""
+        while True:
+            await asyncio.sleep(self._catalogue.configuration.zombies.sweep_s)
+            try:
+                await self.sweep(time.time())
+            except Exception as error:
+                log.error("a sweep failed: %s", without_text(error))
+
+    async def sweep(self, now_s: float) -> None:
+        if not self._published or not self._leads():
+            return
+        await self._sweeper.sweep(self._catalogue, self.snapshot, now_s)
+        self.metrics.found(self._sweeper.findings)
+        if self._acts and self._leads():
+            self._sweeper.give_back_due(self._catalogue, now_s)
+
+    def zombies(self) -> dict[str, Any]:
+        """Those of the last sweep, and why each cannot be given back now."""
+        found = self._sweeper.give_back((), True, self._catalogue, time.time())
+        return {
+            "swept_at_s": self._sweeper.swept_at_s,
+            "zombies": [f.model_dump(mode="json") | {"obstacle": why} for f, why in found],
+        }
+
+    async def reclaim(self, subjects: list[str], dry_run: bool) -> list[dict[str, Any]]:
+        """Gives zombies back, after another look. None are named: all that may be. Raises KeyError
+        for what is no zombie."""
+        await self.sweep(now_s := time.time())
+        found = self._sweeper.give_back(subjects, dry_run, self._catalogue, now_s)
+        return [f.model_dump(mode="json") | {"obstacle": why} for f, why in found]
+
     async def tick(self, now_s: float) -> None:
         if self._applied is not None:
             applied, self._applied = self._applied, None
             self._take_up(applied, now_s)
+        self._quotes.refresh(now_s)
         await self._fleet.observe(now_s)
         if not self._fleet.is_known(now_s):
             return
         memory = self._memory
         for subject in memory.expire(now_s):
             self.events.record(EventKind.HOLD, subject, "is held no longer", "over", now_s=now_s)
-        quotes = self._quotes(now_s)
+        quotes = self._quotes.at(now_s)
         endpoints = {e: self._endpoint(e, now_s) for e in self._catalogue.candidates}
         budget_left = self._budget_left(now_s)
         observation = self._observation(endpoints, quotes, budget_left, now_s)
@@ -142,6 +181,7 @@ class Controller:
         self._chronicle.planned(memory, planned, observation, now_s)
         self._chronicle.clusters(self._fleet.unseen, now_s)
         self._chronicle.failures(self._fleet.failures, now_s)
+        self._chronicle.prices(self._quotes.troubles(), now_s)
         for stray in self._strays.follow(self._fleet.unowned, version, now_s):
             self._chronicle.strayed(stray, now_s)
         self._remember(planned, quotes, version, now_s)
@@ -162,6 +202,17 @@ class Controller:
             budget_left_usd=budget_left,
         )
         self._published = True
+        self.metrics.show(
+            Tick(
+                catalogue=self._catalogue,
+                snapshot=self.snapshot,
+                targets=planned.targets,
+                existing=observation.replicas,
+                cost_usd=memory.costs.by_pool,
+                gateways=len(self._traffic.reports()),
+                events=self.events.counts,
+            )
+        )
         self._execute(planned, observation, now_s)
 
     @property
@@ -204,6 +255,7 @@ class Controller:
         memory.provisions = planned.provisions if self._acts else {}
         memory.warm, memory.version = sorted(self._fleet.warm), version
         memory.drop_what_is_done()
+        memory.quotes = quotes
         self._charge(quotes, now_s)
 
     async def _write(self, now_s: float) -> None:
@@ -276,6 +328,7 @@ class Controller:
             self._memory,
             self._fleet,
             self._traffic,
+            self._quotes,
             self._strays.known(),
             time.time(),
         )
@@ -299,34 +352,6 @@ class Controller:
             ttft_p95_s=quantile(ttft, 0.95),
             slot_s=mean(self._traffic.slot(endpoint).merged(now_s)),
         )
-
-    def _quotes(self, now_s: float) -> dict[str, Quote]:
-        for feed in self._feeds.values():
-            try:
-                feed.refresh(now_s)
-            except FeedError as error:
-                log.warning("price feed %s: %s", feed.spec.name, error)
-        quotes = {}
-        for pool in self._catalogue.configuration.pools:
-            fixed, feed_name = pool.price.fixed_usd_per_gpu_hour, pool.price.feed
-            if fixed is not None:
-                quotes[pool.name] = Quote(
-                    usd_per_gpu_hour=fixed,
-                    source="configuration",
-                    fetched_at_s=now_s,
-                    valid_to_s=float(2**53),
-                )
-            elif feed_name is not None:
-                feed = self._feeds[feed_name]
-                usd = feed.usd_per_gpu_hour(now_s)
-                if usd is not None:
-                    quotes[pool.name] = Quote(
-                        usd_per_gpu_hour=usd,
-                        source=feed_name,
-                        fetched_at_s=feed.fetched_at_s,
-                        valid_to_s=feed.fetched_at_s + feed.spec.max_age_s,
-                    )
-        return quotes
 
     def _budget_left(self, now_s: float) -> dict[str, float]:
         costs = self._memory.costs

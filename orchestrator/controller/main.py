@@ -67,6 +67,7 @@ class Process:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(controller.run())
+                tasks.create_task(controller.watch())
                 tasks.create_task(follow(store, controller))
                 tasks.create_task(anchor_audit(self._state / "audit", controller))
         finally:

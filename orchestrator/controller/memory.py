@@ -11,7 +11,7 @@ from orchestrator.capacity.planner import Decided
 from orchestrator.capacity.provision import Provision
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
+from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold, Quote
 
 
 class PoolHold(BaseModel):
@@ -29,6 +29,8 @@ class Memory(BaseModel):
     """By pool."""
     overrides: dict[str, Override] = {}
     """By workload."""
+    quotes: dict[str, Quote] = {}
+    """By pool: the prices that the next ones are measured by."""
     draining_published: dict[str, int] = {}
     provisions: dict[str, Provision] = {}
     """How far endpoints are with what was ordered of them."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.memory import Memory
+from orchestrator.controller.quotes import Quotes
 from orchestrator.controller.strays import Stray
 from orchestrator.controller.traffic import Traffic
 from orchestrator.policy.catalogue import Catalogue
@@ -16,6 +17,7 @@ def status(
     memory: Memory,
     fleet: Fleet,
     traffic: Traffic,
+    quotes: Quotes,
     strays: list[Stray],
     now_s: float,
 ) -> dict[str, Any]:
@@ -34,7 +36,8 @@ def status(
             for gateway, report in traffic.reports().items()
         },
         "pools": {
-            name: _pool(catalogue, snapshot, memory, fleet, name, now_s) for name in catalogue.pools
+            name: _pool(catalogue, snapshot, memory, fleet, quotes, name, now_s)
+            for name in catalogue.pools
         },
         "bursts": {
             name: _burst(memory.bursts.get(name, BurstState()), memory, name)
@@ -76,6 +79,7 @@ def _pool(
     snapshot: Snapshot,
     memory: Memory,
     fleet: Fleet,
+    quotes: Quotes,
     pool: str,
     now_s: float,
 ) -> dict[str, Any]:
@@ -111,5 +115,6 @@ def _pool(
         "replicas_target": sum(v["target"] for v in variants.values()),
         "replicas": sum(v["replicas"] for v in variants.values()),
         "quote": quote.model_dump() | {"stale": quote.valid_to_s < now_s} if quote else None,
+        "price": quotes.described(pool, now_s),
         "variants": variants,
     }

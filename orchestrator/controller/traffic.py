@@ -18,6 +18,7 @@ class Traffic:
         self._ttft: dict[str, LatencyWindow] = {}
         self._slot: dict[str, LatencyWindow] = {}
         self._tokens: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self._served: dict[str, int] = defaultdict(int)
 
     def follow(self, window_s: float, snapshot_stale_s: float) -> None:
         """Other rules; latencies that were measured stay."""
@@ -32,6 +33,7 @@ class Traffic:
         for endpoint, figures in report.endpoints.items():
             self.ttft(endpoint).add(figures.ttft_s, now_s)
             self.slot(endpoint).add(figures.slot_s, now_s)
+            self._served[endpoint] += len(figures.ttft_s) + len(figures.slot_s)
             for workload, tokens in figures.tokens.items():
                 self._tokens[endpoint][workload] += tokens
 
@@ -101,6 +103,15 @@ class Traffic:
         tokens = {endpoint: dict(by) for endpoint, by in self._tokens.items()}
         self._tokens.clear()
         return tokens
+
+    def served(self, endpoint: str) -> int:
+        """Rises with every request that begins or ends its answer there."""
+        return self._served.get(endpoint, 0)
+
+    def all_report(self, now_s: float) -> bool:
+        """Whether there are gateways, and none is silent of which some request may be open."""
+        self.oldest_snapshot(now_s)
+        return bool(self._reports) and len(self._live(now_s)) == len(self._reports)
 
     def reports(self) -> dict[str, GatewayReport]:
         """The last of each gateway, by its id."""

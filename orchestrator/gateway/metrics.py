@@ -5,39 +5,15 @@ No label takes a value that a client chose. Names are OpenTelemetry's GenAI conv
 have one, as Prometheus writes it.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 from orchestrator.classify.findings import FindingType
 from orchestrator.config.data_class import DataClass
 from orchestrator.gateway.routes import OTHER, ROUTES
+from orchestrator.signals.metric import Label, Metric
 
 MAX_SERIES = 10_000
 """Of one metric in one gateway. A configuration with more of them, or a mistake, costs no more
 memory: what is over it is counted under `overflow`."""
 OVERFLOW = "overflow"
-
-Kind = Literal["counter", "gauge", "histogram"]
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    name: str
-    values: str
-    """Where they come from."""
-    cap: str
-    """How many there can be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    name: str
-    """As it is shown. The sums, counts and buckets of a histogram have suffixes."""
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-
 
 TOKEN_TYPES = ("input", "output", "cached")
 ATTEMPT_KINDS = ("first", "retry", "hedge", "continuation")

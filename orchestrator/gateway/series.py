@@ -9,7 +9,8 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
-from orchestrator.gateway.metrics import CATALOGUE, MAX_SERIES, OVERFLOW, Metric
+from orchestrator.gateway.metrics import CATALOGUE, MAX_SERIES, OVERFLOW
+from orchestrator.signals.metric import Metric
 
 Labels = tuple[str, ...]
 Figures = list[tuple[Sequence[str], float | list[float]]]

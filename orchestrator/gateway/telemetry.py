@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from orchestrator.config.data_class import DataClass
 from orchestrator.gateway import metrics
 from orchestrator.gateway.inflight import Inflight
-from orchestrator.gateway.metrics import RAISED_BY, Metric
+from orchestrator.gateway.metrics import RAISED_BY
 from orchestrator.gateway.sensitivity import Labels
 from orchestrator.gateway.series import Counts, Distribution, State
+from orchestrator.signals.metric import Metric
 from orchestrator.signals.report import EndpointReport
 
 MAX_SAMPLES = 5000

@@ -92,10 +92,10 @@ def _quotes(
             usd, source = given[name], "the probe"
         elif pool.price.fixed_usd_per_gpu_hour is not None:
             usd, source = pool.price.fixed_usd_per_gpu_hour, "configuration"
-        elif pool.price.feed is None:
+        elif pool.price.tokens is not None:
             continue
         elif name in of_feeds:
-            usd, source = of_feeds[name], pool.price.feed
+            usd, source = of_feeds[name], pool.price.feed or "on-prem"
         else:
             usd, source = affordable_usd_per_gpu_hour(catalogue, name), "nobody: it is assumed"
         quotes[name] = Quote(

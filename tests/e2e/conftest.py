@@ -55,7 +55,11 @@ def left_behind(before: set[int]) -> list[str]:
     search, which may miss what it does not know."""
     new = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before]
     titles = [" ".join(p.info["cmdline"] or ()) for p in new]
-    return [t for t in titles if re.search(r"ray::|VLLM|haproxy|raylet|gcs_server|controller", t)]
+    return [
+        t
+        for t in titles
+        if re.search(r"ray::|VLLM|haproxy|raylet|gcs_server|orchestrator.cli controller", t)
+    ]
 
 
 @contextmanager

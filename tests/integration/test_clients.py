@@ -19,7 +19,7 @@ def in_thread(
     async def inside(w: World) -> None:
         await asyncio.to_thread(test, w)
 
-    run(tmp_path, inside, home, total_s=total_s)
+    run(tmp_path, inside, home=home, total_s=total_s)
 
 
 def test_the_anthropic_client_as_it_is(tmp_path: Path) -> None:

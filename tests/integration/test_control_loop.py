@@ -51,7 +51,7 @@ pools:
     provision_s: 1
     price: {{feed: market}}
 price_feeds:
-  - {{name: market, file: market.csv}}
+  - {{name: market, file: market.csv, refresh_s: 0.2}}
 models:
   - name: m
     variants:
@@ -337,3 +337,21 @@ def test_a_revoked_key_is_refused_while_the_gateway_runs(tmp_path: Path, free_po
                 await asyncio.sleep(0.05)
 
     run(tmp_path, free_port, test, usd=2.0)
+
+
+def test_the_controllers_metrics_need_no_key_and_show_what_it_decided(
+    tmp_path: Path, free_port: int
+) -> None:
+    async def test(w: World) -> None:
+        loading = await load_until_it_bursts(w)
+        async with w.session.get(f"http://127.0.0.1:{free_port}/metrics") as answer:
+            shown = await answer.text()
+        await loading
+        phases = samples(shown, "orchestrator_burst_phase")
+        assert ({"workload": "assistant", "phase": "bursting"}, 1) in phases
+        assert ({"pool": "cloud-gpu"}, 1) in samples(shown, "orchestrator_quote_usable")
+        assert samples(shown, "orchestrator_reporting_gateways") == [({}, 1)]
+        assert samples(shown, "orchestrator_leader") == [({}, 1)]
+        assert samples(shown, "orchestrator_tick_duration_seconds_count")[0][1] > 0
+
+    run(tmp_path, free_port, test, usd=1)

@@ -17,8 +17,8 @@ from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.pools.actuator import PoolError
 from orchestrator.pools.ray import RayPools
-from orchestrator.signals.prices import FileFeed
 from orchestrator.signals.report import EndpointReport, GatewayReport
+from tests.fake_pools import every_feed_says
 from tests.fake_serve import FakeServe
 from tests.integration.engines import serve
 from tests.worlds import small
@@ -123,11 +123,7 @@ class World:
 
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refresh(feed: FileFeed, now_s: float) -> None:
-        feed.fetched_at_s = now_s
-
-    monkeypatch.setattr(FileFeed, "usd_per_gpu_hour", lambda *_: 2.0)
-    monkeypatch.setattr(FileFeed, "refresh", refresh)
+    every_feed_says(monkeypatch, 2.0)
 
 
 def play(

@@ -44,7 +44,7 @@ def test_the_example_is_valid_and_of_the_size_it_claims() -> None:
 
 def test_the_price_feeds_of_the_example_can_be_read() -> None:
     for feed in load(EXAMPLE).configuration.price_feeds:
-        assert read_feed(Path(feed.file))
+        assert feed.file is None or read_feed(Path(feed.file))
 
 
 def test_the_example_uses_every_field_of_the_language() -> None:

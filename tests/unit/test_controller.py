@@ -17,9 +17,8 @@ from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
 from orchestrator.pools.actuator import Replicas, Unowned
 from orchestrator.signals.engine import EngineMetrics
-from orchestrator.signals.prices import FileFeed
 from orchestrator.signals.report import EndpointReport, GatewayReport
-from tests.fake_pools import FakeCluster
+from tests.fake_pools import FakeCluster, every_feed_says
 from tests.worlds import small
 
 SMALL = small()
@@ -215,12 +214,7 @@ async def settle() -> None:
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every feed says 2 USD."""
-    monkeypatch.setattr(FileFeed, "usd_per_gpu_hour", lambda *_: 2.0)
-
-    def refresh(feed: FileFeed, now_s: float) -> None:
-        feed.fetched_at_s = now_s
-
-    monkeypatch.setattr(FileFeed, "refresh", refresh)
+    every_feed_says(monkeypatch, 2.0)
 
 
 async def until_it_bursts(controller: Controller, now_s: float) -> float:
@@ -460,5 +454,24 @@ def test_replicas_that_nobody_remembers_ordering_are_taken_over(run: Run) -> Non
         await settle()
         assert cluster.scaled == [(CLOUD, 0)]
         assert len(told(controller, EventKind.ADOPT)) == len(adopted)
+
+    run(test)
+
+
+def test_what_lasts_is_told_when_it_begins_and_when_it_ends(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(100)
+        for now_s, answers in ((100, True), (101, False), (102, False), (103, True)):
+            cluster.answers = answers
+            await controller.tick(now_s)
+            await settle()
+        assert told(controller, EventKind.CLUSTER) == [
+            (name, what)
+            for what in ("cannot be observed", "is observed again")
+            for name in ("away", "home")
+        ]
+        assert told(controller, EventKind.PRICE) == [
+            ("cloud-gpu", "the newest price is not taken")
+        ], "there is no such file"
 
     run(test)

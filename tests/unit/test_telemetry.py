@@ -1,6 +1,5 @@
 """What a gateway counts, and what it reports to the controller."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.gateway import metrics, series
 from orchestrator.gateway.metrics import CATALOGUE, LABELS, OVERFLOW
-from orchestrator.gateway.metrics_page import markdown
 from orchestrator.gateway.series import exposition
 from orchestrator.gateway.telemetry import MAX_SAMPLES, Telemetry
 
@@ -168,11 +166,6 @@ def test_names_say_what_they_are() -> None:
         assert metric.name.endswith("_total") == (metric.kind == "counter")
         assert (metric.kind == "histogram") == bool(metric.buckets)
         assert list(metric.buckets) == sorted(set(metric.buckets))
-
-
-def test_the_page_is_up_to_date() -> None:
-    page = Path(metrics.__file__).parents[1] / "METRICS.md"
-    assert page.read_text() == markdown(), "run `make docs`"
 
 
 def test_who_waits_is_shown_while_it_waits() -> None:

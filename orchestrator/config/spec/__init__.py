@@ -18,11 +18,20 @@ from orchestrator.config.spec.places import (
     Kubernetes,
     Pod,
     Pool,
+    RayLaunch,
+    Zone,
+)
+from orchestrator.config.spec.prices import (
+    Carbon,
+    HttpSource,
+    OnPremPrice,
+    Plausible,
     Price,
     PriceFeed,
-    RayLaunch,
+    PrometheusSource,
+    Tariff,
     TokenPrice,
-    Zone,
+    Unit,
 )
 from orchestrator.config.spec.settings import (
     Batches,
@@ -43,12 +52,14 @@ from orchestrator.config.spec.workload import (
     WhenInfeasible,
     Workload,
 )
+from orchestrator.config.spec.zombies import Zombies
 
 __all__ = [
     "Batch",
     "Batches",
     "Budget",
     "Burst",
+    "Carbon",
     "ClaimRule",
     "ClassifierSpec",
     "Cluster",
@@ -58,13 +69,16 @@ __all__ = [
     "Endpoint",
     "Gateway",
     "Hedge",
+    "HttpSource",
     "JwtIssuer",
     "Key",
     "Kubernetes",
     "Limits",
     "Model",
     "Name",
+    "OnPremPrice",
     "Performance",
+    "Plausible",
     "Pod",
     "Policy",
     "Pool",
@@ -72,17 +86,21 @@ __all__ = [
     "PriceCeiling",
     "PriceFeed",
     "Profile",
+    "PrometheusSource",
     "RayLaunch",
     "Schedule",
     "Scope",
     "Slo",
     "Spec",
+    "Tariff",
     "Timeouts",
     "TokenPrice",
+    "Unit",
     "Variant",
     "Weights",
     "WhenInfeasible",
     "Workload",
+    "Zombies",
     "Zone",
 ]
 
@@ -126,3 +144,6 @@ class Configuration(Spec):
     policy: Policy = Field(default=Policy(), description="what holds for every workload")
     gateway: Gateway = Field(description="the endpoint")
     controller: Controller = Field(description="what scales the pools")
+    zombies: Zombies = Field(
+        default=Zombies(), description="what is paid for and does nothing, and what becomes of it"
+    )

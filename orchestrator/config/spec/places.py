@@ -1,4 +1,4 @@
-"""Where requests can run, and what that costs: zones, clusters, pools, price feeds."""
+"""Where requests can run: zones, clusters, pools."""
 
 from typing import Annotated, Literal
 
@@ -6,6 +6,7 @@ from pydantic import Field
 
 from orchestrator.config.spec.base import (
     Certification,
+    Cidr,
     DataClassLabel,
     DnsLabel,
     HttpUrl,
@@ -14,8 +15,8 @@ from orchestrator.config.spec.base import (
     Quantity,
     Seconds,
     Spec,
-    Usd,
 )
+from orchestrator.config.spec.prices import Price
 
 
 class Zone(Spec):
@@ -67,6 +68,11 @@ class Kubernetes(Spec):
     context: str | None = Field(
         default=None, description="of the kubeconfig, instead of its current one"
     )
+    api_server: list[Cidr] = Field(
+        default=[],
+        description="addresses of its API server, such as 10.96.0.1/32: `manifests render` lets "
+        "nothing else be reached by what asks it",
+    )
     weights_claim: DnsLabel | None = Field(
         default=None, description="PersistentVolumeClaim with weights, mounted at /models to read"
     )
@@ -105,27 +111,14 @@ class Cluster(Spec):
         description="openai only: with `vllm`, what vLLM understands beyond OpenAI's API is used "
         "there: token counts at every chunk, and answers that go on after a lost replica",
     )
+    dcgm_urls: list[HttpUrl] = Field(
+        default=[],
+        description="the `/metrics` of the DCGM exporters of its nodes, where GPUs are watched",
+    )
     launch: RayLaunch | None = Field(
         default=None,
         description="ray only: for clusters that `up` starts; without it they run already",
     )
-
-
-class TokenPrice(Spec):
-    """What an endpoint charges by the token."""
-
-    input_usd_per_million: Usd = Field(description="of prompt tokens")
-    output_usd_per_million: Usd = Field(description="of generated tokens")
-
-
-class Price(Spec):
-    """Where the price of a pool comes from; give one of the three."""
-
-    fixed_usd_per_gpu_hour: Usd | None = Field(
-        default=None, description="what never changes: owned hardware, a contract, a list price"
-    )
-    feed: Name | None = Field(default=None, description="a price feed, in USD per GPU-hour")
-    tokens: TokenPrice | None = Field(default=None, description="openai only")
 
 
 class Pod(Spec):
@@ -144,6 +137,7 @@ class Pool(Spec):
 
     name: Name = Field(description="how variants and bursts refer to it")
     cluster: Name = Field(description="that it belongs to")
+    owner: str | None = Field(default=None, description="who is asked about it: a team, an address")
     accelerator: str = Field(description="as Ray names it: H100, L40S, CPU")
     capacity_type: Literal["reserved", "on-demand", "spot"] = Field(
         default="reserved", description="owned or committed, rented by the hour, or preemptible"
@@ -159,16 +153,3 @@ class Pool(Spec):
     provision_s: Seconds = Field(description="usual time from a scale-up to a replica that serves")
     price: Price = Field(description="what it costs")
     pod: Pod | None = Field(default=None, description="kuberay only: other than the defaults")
-
-
-class PriceFeed(Spec):
-    """A CSV of `time_s,usd_per_gpu_hour`; each row holds until the next, the last one for good."""
-
-    name: Name = Field(description="how prices refer to it")
-    file: str = Field(description="path; a relative one starts at this file's folder")
-    time_scale: Annotated[float, Field(gt=0)] = Field(
-        default=1, description="seconds of the feed that pass in one second"
-    )
-    max_age_s: Seconds = Field(
-        default=300, description="a quote that could not be refreshed for so long is stale"
-    )

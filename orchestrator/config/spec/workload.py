@@ -2,9 +2,8 @@
 
 from datetime import time
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec.access import Limits
@@ -16,17 +15,10 @@ from orchestrator.config.spec.base import (
     Seconds,
     Share,
     Spec,
+    Timezone,
 )
 
 Positive = Annotated[float, Field(gt=0)]
-
-
-def _known_timezone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, OSError, ValueError):
-        raise ValueError(f"unknown timezone '{name}'; write one such as Europe/Berlin") from None
-    return name
 
 
 class Slo(Spec):
@@ -66,7 +58,7 @@ class Schedule(Spec):
     days: list[Day] = Field(min_length=1, description="on which the hours begin")
     start: time = Field(description="local time, such as 08:00")
     end: time = Field(description="local time; before `start`: on the next day")
-    timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
+    timezone: Timezone = Field(
         default="UTC", description="that the hours are in, such as Europe/Berlin"
     )
 
