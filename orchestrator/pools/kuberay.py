@@ -118,9 +118,9 @@ class KubeRayPools:
             if not _is_of_another_manager(error):
                 raise
             raise PoolError(
-                f"{candidate.endpoint}: RayService {candidate.service_name}: "
-                f"{error.answer.get('message')}; make that manager give the fields up, "
-                "or delete the RayService"
+                f"{candidate.endpoint}: another manager has set fields of RayService "
+                f"{candidate.service_name}; make it give them up, or delete the RayService",
+                str(error.answer.get("message")),
             ) from None
 
     async def release(self, name: str) -> None:

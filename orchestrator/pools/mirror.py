@@ -75,16 +75,15 @@ class Mirror(Generic[T]):
             except PoolError as error:
                 if isinstance(error, ApiError) and error.status == GONE:
                     self._version = None
-                self.trouble = str(error)
+                self.trouble = error.summary
                 asked_s = error.retry_after_s if isinstance(error, ApiError) else 0
                 longest_s = max(pause_s, min(asked_s, LONGEST_ASKED_PAUSE_S))
                 # Controllers that lost the same server do not all come back at once.
                 self._stopped.wait(longest_s * random.uniform(0.7, 1.3))
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             except Exception as error:
-                why = without_text(error)
-                log.error("%s is not followed as it should be: %s", self._path, why)
-                self.trouble = "an object that cannot be read"
+                log.error("%s: an object cannot be read: %s", self._path, without_text(error))
+                self.trouble = f"{self._path}: an object cannot be read"
                 self._version = None
                 self._stopped.wait(LONGEST_PAUSE_S)
 
