@@ -17,7 +17,6 @@ from orchestrator.controller.events import EventKind, EventLog
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.follow import anchor_audit, follow
 from orchestrator.controller.http import application
-from orchestrator.controller.kubernetes_lease import connect
 from orchestrator.controller.lease import FileLease, Lease, campaign, fence, identity
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.memory import Memory
@@ -95,11 +94,14 @@ async def serve(state: Path, fresh: bool) -> None:
     """
     settings = applied(state).configuration.controller
     name, address = identity(), urlsplit(settings.url)
-    lease: Lease = (
-        connect(settings.lease, name)
-        if settings.lease is not None
-        else FileLease(state / "controller.lock", name)
-    )
+    lease: Lease
+    if settings.lease is None:
+        lease = FileLease(state / "controller.lock", name)
+    else:
+        # The client of Kubernetes takes a second and 50 MB that no other stack needs.
+        from orchestrator.controller.kubernetes_lease import connect
+
+        lease = connect(settings.lease, name)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
