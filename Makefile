@@ -21,6 +21,7 @@ TORCH := $(if $(findstring cpu,$(LOCK)),$(if $(UV_FIND_LINKS),,--torch-backend=c
 unexport PYTHONDONTWRITEBYTECODE
 
 CONFIG ?= clusters/local
+MINUTES ?= 20
 TRACE ?= ../shared/data/traces/azure2023_conv.csv.gz
 
 help: ## show this help
@@ -46,6 +47,9 @@ demo: setup ## saturate the local stack, burst to the cloud, come back; writes a
 
 bench: setup ## what the gateway costs, beside its baselines
 	$(BIN)/python -m tests.benchmarks
+
+chaos: setup ## the local stack under faults for 20 minutes; writes a report and a timeline
+	$(BIN)/python -m tests.benchmarks.chaos --minutes $(MINUTES)
 
 bench-gateways: setup $(VENV)/peers/.done ## the gateway beside LiteLLM, Portkey and vllm-router
 	$(BIN)/python -m tests.benchmarks.gateways
@@ -93,4 +97,4 @@ clean: ## stop the stack and remove what was made here
 	-[ ! -x $(BIN)/orchestrator ] || $(BIN)/orchestrator down
 	rm -rf $(VENV) .orchestrator .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup run demo bench bench-gateways test test-kube nightly lint docs manifests lock clean
+.PHONY: help setup run demo bench chaos bench-gateways test test-kube nightly lint docs manifests lock clean

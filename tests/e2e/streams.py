@@ -24,6 +24,7 @@ class Stream:
     ended_s: float = 0.0
     tokens: int = 0
     """Chunks with text."""
+    text: str = field(default="", repr=False)
     connects: int = 1
     pool: str = ""
     outcome: str = "open"
@@ -136,6 +137,7 @@ def _read(client: openai.OpenAI, stream: Stream) -> None:
         for choice in chunk.choices:
             finished = choice.finish_reason or finished
             stream.tokens += bool(choice.delta.content)
+            stream.text += choice.delta.content or ""
     is_whole = finished == "length" and usage and usage.completion_tokens == stream.most_tokens
     stream.outcome = "whole" if is_whole else "cut"
     stream.detail = f"{finished} {usage}"

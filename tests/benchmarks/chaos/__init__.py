@@ -1,0 +1,1 @@
+"""The local stack under faults, and what must hold all the same."""
