@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 from ddsketch import DDSketch
 
-
 SLICES = 10
 """Of a window: what was added leaves it by slices."""
 
@@ -22,6 +21,8 @@ class LatencyWindow:
         self.window_s = window_s
         self._slices: deque[tuple[float, DDSketch]] = deque()
         """Since when each gathers."""
+        self._full = DDSketch()
+        """All slices but the last, which alone gathers."""
 
     def add(self, values_s: Iterable[float], now_s: float) -> None:
         values = list(values_s)
@@ -29,6 +30,7 @@ class LatencyWindow:
             return
         if not self._slices or now_s - self._slices[-1][0] >= self.window_s / SLICES:
             self._slices.append((now_s, DDSketch()))
+            self._merge_full()
         sketch = self._slices[-1][1]
         for value in values:
             sketch.add(value)
@@ -37,14 +39,22 @@ class LatencyWindow:
         """The window as one sketch. `lower_bounds_s` are the ages of requests still waiting: they
         count as if they ended now, or a stalled pool would look fast for having no results."""
         horizon_s = now_s - self.window_s * (1 + 1 / SLICES)
-        while self._slices and self._slices[0][0] < horizon_s:
-            self._slices.popleft()
+        if self._slices and self._slices[0][0] < horizon_s:
+            while self._slices and self._slices[0][0] < horizon_s:
+                self._slices.popleft()
+            self._merge_full()
         merged = DDSketch()
-        for _, sketch in self._slices:
-            merged.merge(sketch)
+        merged.merge(self._full)
+        if self._slices:
+            merged.merge(self._slices[-1][1])
         for value in lower_bounds_s:
             merged.add(value)
         return merged
+
+    def _merge_full(self) -> None:
+        self._full = DDSketch()
+        for _, sketch in list(self._slices)[:-1]:
+            self._full.merge(sketch)
 
 
 def quantile(sketch: DDSketch, q: float) -> float | None:

@@ -1,8 +1,8 @@
 """One controller with 200 pools and 2,000 replicas: how long a tick takes, what the process holds,
 and how many calls a tick makes; beside it smaller fleets, by number of pools and of clusters.
 
-The controller, its HTTP face included, is a process of its own. Dashboards, engines and gateways are
-another one (`fleet_world.py`).
+The controller, its HTTP face included, is a process of its own. Dashboards, engines and gateways
+are another one (`fleet_world.py`).
 """
 
 import argparse
@@ -34,8 +34,9 @@ from tests.benchmarks.fleet_world import fleet
 
 SHAPES = ((2, 20), (20, 20), (2, 200), (20, 200), (200, 200))
 """Clusters and pools."""
-SETTLE_S = 12
-"""Until every replica is there and the latency windows are full."""
+SETTLE_S = 15
+"""From when every replica is there, until engines are warm and the latency windows are full."""
+PATIENCE_S = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ def environment() -> dict[str, str]:
 
 def measure(clusters: int, pools: int, seconds: float) -> Measured:
     world = _start("tests.benchmarks.fleet_world", str(clusters), str(pools))
-    assert world.stdout is not None and world.stdin is not None
+    assert world.stdout is not None
+    assert world.stdin is not None
     try:
         url = world.stdout.readline().strip()
         controller = _start(
@@ -106,6 +108,10 @@ async def control(world: str, clusters: int, pools: int, seconds: float) -> Meas
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
             tasks = [asyncio.create_task(work) for work in (leading.run(), leading.watch())]
+            wanted = sum(pool.min_replicas for pool in catalogue.pools.values())
+            async with asyncio.timeout(PATIENCE_S):
+                while (await _figures(session, world))["replicas"] < wanted:
+                    await asyncio.sleep(1)
             await asyncio.sleep(SETTLE_S)
             await _figures(session, world)
             began_s, cpu_s = time.monotonic(), time.process_time()

@@ -1,6 +1,6 @@
 """What a large fleet's controller sees: dashboards of many Ray clusters, one simulated engine for
-each endpoint, and gateways that report on all of them. A process of its own, so that its work is not
-counted as the controller's.
+each endpoint, and gateways that report on all of them. A process of its own, so that its work is
+not counted as the controller's.
 
 Each workload is slow for a part of every period, each at another time, so that in every moment
 bursts begin, grow, drain and end.
