@@ -112,7 +112,8 @@ class Controller:
         ]
 
     async def run(self) -> None:
-        """Ticks until cancelled; a tick that fails is logged and the next one tries again."""
+        """Ticks until cancelled, each a `tick_s` after the one before began, or soon after its
+        end where it took longer; a tick that fails is logged and the next one tries again."""
         while True:
             began_s, calls = time.monotonic(), self._fleet.calls
             try:
@@ -126,7 +127,9 @@ class Controller:
                 "calls": self._fleet.calls - calls,
             }
             self.events.flush()
-            await asyncio.sleep(self._catalogue.configuration.controller.tick_s)
+            tick_s = self._catalogue.configuration.controller.tick_s
+            # Some rest always, or reports would wait for ticks.
+            await asyncio.sleep(max(began_s + tick_s - time.monotonic(), tick_s / 10))
 
     async def watch(self) -> None:
         """Sweeps for zombies until cancelled; a sweep that fails is logged."""
