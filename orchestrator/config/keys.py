@@ -98,15 +98,19 @@ class KeyRing:
             if self._broken and time.monotonic() - self._reported_s >= REMIND_S:
                 self._report()
             return
-        # Before the reading: what is written meanwhile is seen the next time.
-        self._seen = seen
+        reported = self._broken and time.monotonic() - self._reported_s < REMIND_S
         try:
             self.keys = {key.id: key for key in _read(self._directory)}
             self._broken = ""
+        except OSError as error:
+            # Nothing is known of what it holds: it is read again the next time.
+            self._broken, seen = type(error).__name__, self._seen
         except Exception as error:
             # The text of the error may quote the file; its kind is enough.
-            self._broken = type(error).__name__
-        if self._broken:
+            self._broken, reported = type(error).__name__, False
+        # As it was before the reading: what is written meanwhile is seen the next time.
+        self._seen = seen
+        if self._broken and not reported:
             self._report()
 
     def _report(self) -> None:

@@ -215,6 +215,10 @@ def while_connected(scope: AsgiScope, receive: Receive) -> Iterator[None]:
     try:
         if when_gone:
             when_gone(leave)
+        if gone:
+            # Else the cancellation would come after the first thing that is done without a pause.
+            surrounded.uncancel()
+            raise ClientGone
         yield
     except asyncio.CancelledError:
         if not gone:

@@ -169,10 +169,14 @@ class Attempts:
             # Its words are not for the client, whatever its status.
             raise UpstreamFailed("engine_error")
         attempt.usage = call.request.dialect.usage(answer)
+        attempt.outcome = "complete"
         if call.answer_is_kept:
             attempt.said.take(answer)
-            self.keep_answer(call, attempt)
-        attempt.outcome = "complete"
+            try:
+                self.keep_answer(call, attempt)
+            except ApiError as error:
+                attempt.outcome = error.code
+                raise
 
     def _close(self, call: Call, attempt: Attempt, begun: Begun | None) -> None:
         """Whatever goes wrong in one step, the others are done."""

@@ -56,12 +56,19 @@ class Call:
     """Endpoints that it does not go to, with the reason: those that have no room for a request that
     can wait."""
     attempts: list["Attempt"] = field(default_factory=list)
+    answered_by: "Attempt | None" = None
+    """Whose answer the client gets, of whatever was tried beside it."""
     trace: "RequestTrace | None" = None
 
     @property
     def data_class(self) -> DataClass:
         own = self.rules.catalogue.workloads[self.caller.workload].data_class
         return max(own, self.labels.highest)
+
+    @property
+    def decisive(self) -> "Attempt | None":
+        """What became of the request: its answer's attempt, else the last one made."""
+        return self.answered_by or (self.attempts[-1] if self.attempts else None)
 
     @property
     def used(self) -> Usage:

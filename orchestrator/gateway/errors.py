@@ -38,6 +38,12 @@ class ApiError(Exception):
         return b"data: " + self.body() + b"\n\n"
 
 
+def workload_is_no_more() -> ApiError:
+    return ApiError(
+        401, "invalid_api_key", "The API key's workload is no more.", "authentication_error"
+    )
+
+
 def unavailable(code: str, message: str, retry_after_s: int = 5) -> ApiError:
     return ApiError(
         503, code, message, "service_unavailable", headers={"retry-after": str(retry_after_s)}

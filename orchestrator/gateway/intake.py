@@ -9,6 +9,7 @@ from orchestrator.gateway.asgi import Send
 from orchestrator.gateway.call import Call
 from orchestrator.gateway.caller import Caller
 from orchestrator.gateway.engine_control import refuse_control
+from orchestrator.gateway.errors import workload_is_no_more
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.remote import refuse_remote
 from orchestrator.gateway.request import claimed_data_class, parse, session_id_of
@@ -43,6 +44,9 @@ class Intake:
         refuse_remote(request.content, request.body)
         caller.check_model(request.model)
         rules, session_id = self._exchange.rules, session_id_of(dict(headers))
+        if caller.workload not in rules.catalogue.workloads:
+            # Others are in force than when the caller was known, before the body came.
+            raise workload_is_no_more()
         read = partial(
             self._sensitivity.read,
             rules.classifier,

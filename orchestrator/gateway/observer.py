@@ -87,9 +87,9 @@ class Observer:
 
 def _interruption(call: Call) -> str:
     """The code of the event that ended a stream before its end."""
-    if not call.status or not call.attempts or call.attempts[-1].outcome == "complete":
+    if not call.status or call.answered_by is None or call.answered_by.outcome == "complete":
         return ""
-    return "time_limit" if call.attempts[-1].outcome == OUT_OF_TIME else "stream_interrupted"
+    return "time_limit" if call.answered_by.outcome == OUT_OF_TIME else "stream_interrupted"
 
 
 def _tell(entry: AccessEntry, call: Call) -> None:
@@ -98,16 +98,16 @@ def _tell(entry: AccessEntry, call: Call) -> None:
     entry.policy_version = call.rules.catalogue.version
     entry.queued_s = call.queued_s
     entry.attempts = len(call.attempts)
-    if not call.attempts:
+    attempt, used = call.decisive, call.used
+    if attempt is None:
         return
-    last, used = call.attempts[-1], call.used
-    candidate = last.grant.candidate
-    entry.policy_version = last.grant.policy_version
-    entry.snapshot_version = last.grant.snapshot_version
+    candidate = attempt.grant.candidate
+    entry.policy_version = attempt.grant.policy_version
+    entry.snapshot_version = attempt.grant.snapshot_version
     entry.zone, entry.pool = candidate.zone.name, candidate.pool.name
-    entry.variant, entry.outcome = candidate.variant.name, last.outcome
-    if call.request.stream and last.first_token_s is not None:
-        entry.ttft_s = last.first_token_s - call.started_s
+    entry.variant, entry.outcome = candidate.variant.name, attempt.outcome
+    if call.request.stream and attempt.first_token_s is not None:
+        entry.ttft_s = attempt.first_token_s - call.started_s
     entry.prompt_tokens = used.prompt_tokens
     entry.cached_tokens = used.cached_tokens
     entry.completion_tokens = used.completion_tokens

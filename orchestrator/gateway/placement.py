@@ -9,7 +9,7 @@ from orchestrator.config.spec import Workload
 from orchestrator.gateway.admission import Admission, Outdated, Shed, Waiter
 from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.decisions import Decisions, Ruling
-from orchestrator.gateway.errors import ApiError, unavailable
+from orchestrator.gateway.errors import ApiError, unavailable, workload_is_no_more
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.expected_wait import expected_wait, retry_after_s
 from orchestrator.gateway.records import Records
@@ -65,6 +65,8 @@ class Placement:
         with the reason; `left_s`: of the time that it may wait; `spare`: it is no loss, so that it
         does not wait and overtakes nobody. Raises ApiError."""
         asked_s = time.monotonic()
+        if number > 1:
+            _check_again(call)
         if call.rules is not self._exchange.rules:
             await self._keep_up(call)
         found = self._decisions.of(call, failed)
@@ -135,6 +137,7 @@ class Placement:
             try:
                 return await self._admission.wait(waiter)
             except Shed:
+                self._record(call, number, found)
                 raise self._shed(call, found.decision, queue_full) from None
 
     def _waiter(
@@ -242,12 +245,7 @@ class Placement:
         more."""
         while call.rules is not (rules := self._exchange.rules):
             if call.caller.workload not in rules.catalogue.workloads:
-                raise ApiError(
-                    401,
-                    "invalid_api_key",
-                    "The API key's workload is no more.",
-                    "authentication_error",
-                )
+                raise workload_is_no_more()
             before = call.labels
             labels = await asyncio.to_thread(
                 self._sensitivity.read,

@@ -102,15 +102,14 @@ class Relay:
 
     async def _granted(self, call: Call, failed: dict[str, str], kind: str) -> Attempt:
         """Raises ApiError."""
-        call.decisions += 1
+        number = call.decisions + 1
         # Whoever reads an answer does not wait for a place of its rest.
         left_s = 0.0 if kind == "continuation" else self._attempts.left_s(call)
         asked_s = time.monotonic()
-        grant = await self._placement.granted(
-            call, call.decisions, failed, left_s, spare=kind == "hedge"
-        )
+        grant = await self._placement.granted(call, number, failed, left_s, spare=kind == "hedge")
+        call.decisions = number
         said = call.request.dialect.answer()
-        return Attempt(grant, call.decisions, time.monotonic(), said, kind=kind, asked_s=asked_s)
+        return Attempt(grant, number, time.monotonic(), said, kind=kind, asked_s=asked_s)
 
     def _hedge(self, call: Call) -> Hedge | None:
         """For short requests alone: a long one twice would cost more than it gains."""
@@ -183,6 +182,7 @@ class Relay:
         grant = begun.attempt.grant
         candidate = grant.candidate
         call.status, call.zone, call.pool = 200, candidate.zone.name, candidate.pool.name
+        call.answered_by = begun.attempt
         headers = [
             (b"content-type", b"text/event-stream" if begun.stream else b"application/json"),
             (b"x-request-id", call.request_id.encode()),
@@ -216,7 +216,7 @@ class Relay:
                     if rest is not None:
                         del self._passing[begun]
                         self._attempts.end(call, begun)
-                        begun = rest
+                        begun, call.answered_by = rest, rest.attempt
                         self._passing[begun] = call
                         continue
                     piece = stream.reader.interruption(interruption(failure.reason))

@@ -141,14 +141,14 @@ class RequestTrace:
         }
         if request.max_tokens:
             attributes["gen_ai.request.max_tokens"] = request.max_tokens
-        if call.attempts:
-            last, used = call.attempts[-1], call.used
+        if (attempt := call.decisive) is not None:
+            used = call.used
             attributes["gen_ai.usage.input_tokens"] = used.prompt_tokens
             attributes["gen_ai.usage.output_tokens"] = used.completion_tokens
             attributes["gen_ai.usage.cache_read.input_tokens"] = used.cached_tokens
-            attributes["gen_ai.response.model"] = last.grant.candidate.variant.name
-            if request.stream and last.first_token_s is not None:
-                took_s = last.first_token_s - call.started_s
+            attributes["gen_ai.response.model"] = attempt.grant.candidate.variant.name
+            if request.stream and attempt.first_token_s is not None:
+                took_s = attempt.first_token_s - call.started_s
                 attributes["gen_ai.response.time_to_first_chunk"] = took_s
         self._span.set_attributes(attributes)
         self._span.update_name(f"{self._operation} {model}")

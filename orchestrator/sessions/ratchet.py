@@ -20,6 +20,9 @@ COMMON = 3
 FORGET_AFTER = 1 << (COMMON_BITS - 2)
 """Fingerprints counted until all counts are halved: the table must not fill up with rare ones."""
 
+LATELY = 1 << 16
+"""Requests that are known when they come again, as clients ask again that were refused."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -45,6 +48,8 @@ class Ratchet:
         self._hasher = Hasher(key)
         self._common = np.zeros(1 << COMMON_BITS, np.uint8)
         self._counted = 0
+        self._lately: dict[int, None] = {}
+        """What was counted last, oldest first."""
 
     def close(self) -> None:
         self._store.close()
@@ -81,7 +86,13 @@ class Ratchet:
         self._store.add(joined([history, *self._hasher.texts(answered)]), data_class)
 
     def seen_unraised(self, conversation: Conversation) -> None:
-        """Counts what it newly says towards what everybody says."""
+        """Counts what it newly says towards what everybody says; what is asked again, once."""
+        said = hash(conversation.newest.tobytes())
+        if said in self._lately:
+            return
+        self._lately[said] = None
+        if len(self._lately) > LATELY:
+            del self._lately[next(iter(self._lately))]
         slots = _slots(conversation.newest)
         self._common[slots] = _ONE_MORE.take(self._common.take(slots))
         self._counted += len(slots)

@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
+import orjson
 import pytest
 from aiohttp import web
 
@@ -62,9 +63,12 @@ def test_a_first_attempt_that_still_answers_first_is_taken_and_the_second_is_can
             assert answer.headers["x-orchestrator-pool"] == "a-home"
         while not w.away.cancelled:
             await asyncio.sleep(0.01)
+        assert "orchestrator_errors_total{" not in await w.metrics()
 
     run(tmp_path, test, home=slow, away="hang")
     assert outcomes(tmp_path) == {("a-home", "complete"), ("b-away", "cancelled")}
+    line = orjson.loads((tmp_path / "logs" / "access.jsonl").read_bytes().splitlines()[0])
+    assert (line["pool"], line["outcome"], line["code"]) == ("a-home", "complete", None)
 
 
 def test_the_first_may_fail_while_the_second_is_under_way(tmp_path: Path) -> None:

@@ -264,3 +264,11 @@ def test_no_shape_of_a_body_is_too_odd(body: dict[str, Any]) -> None:
     said = said_in(turns(body))
     Hasher(KEY).texts(said)
     Hasher(KEY).history(said)
+
+
+def test_a_request_that_is_asked_again_makes_no_template_of_its_text() -> None:
+    ratchet = fresh()
+    for _ in range(5):
+        ratchet.seen_unraised(ratchet.recognize("w", "", chat(("user", SECRET))))
+    ratchet.keep(ratchet.recognize("w", "", chat(("user", SECRET))), DataClass.RESTRICTED)
+    assert recognized(ratchet, chat(("user", f"Somebody wrote: {SECRET}"))) is DataClass.RESTRICTED

@@ -1,10 +1,12 @@
 """API keys: shown once, kept as hashes, taken anew when the file changes."""
 
+import errno
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -112,6 +114,21 @@ def test_a_broken_file_is_reported_once_a_minute_and_takes_no_key_away(
     monkeypatch.setattr(keys.time, "monotonic", lambda: later_s + keys.REMIND_S)
     made.refresh()
     assert keys.match(made.keys, other, NOW)
+
+
+def test_a_file_that_could_not_be_read_is_read_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, plaintext = keys.create(tmp_path, "assistant")
+    made = ring(tmp_path)
+    keys.revoke(tmp_path, key.id)
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "_read", Mock(side_effect=OSError(errno.EMFILE, "too many files")))
+        with pytest.raises(ValueError, match="OSError"):
+            made.refresh()
+        made.refresh()
+    made.refresh()
+    assert keys.match(made.keys, plaintext, NOW) is None
 
 
 def test_without_its_file_no_key_is_left(tmp_path: Path) -> None:
