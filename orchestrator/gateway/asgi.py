@@ -203,12 +203,13 @@ def while_connected(scope: AsgiScope, receive: Receive) -> Iterator[None]:
     """Cancels what it surrounds when the client goes away. Raises ClientGone then."""
     surrounded = asyncio.current_task()
     assert surrounded is not None
-    gone = False
+    begun = gone = False
 
     def leave() -> None:
         nonlocal gone
         gone = True
-        surrounded.cancel()
+        if begun:
+            surrounded.cancel()
 
     when_gone = scope.get("extensions", {}).get(WHEN_GONE)
     watching = None if when_gone else asyncio.create_task(_watch(receive, leave))
@@ -216,9 +217,8 @@ def while_connected(scope: AsgiScope, receive: Receive) -> Iterator[None]:
         if when_gone:
             when_gone(leave)
         if gone:
-            # Else the cancellation would come after the first thing that is done without a pause.
-            surrounded.uncancel()
             raise ClientGone
+        begun = True
         yield
     except asyncio.CancelledError:
         if not gone:
