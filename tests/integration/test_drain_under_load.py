@@ -3,10 +3,10 @@ cut."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import pytest
@@ -18,17 +18,17 @@ from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.http import application
 from orchestrator.controller.loop import Controller
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.simulate.engine import EngineSpec, SimulatedEngine
+from orchestrator.simulate.engine import EngineSpec, Job, SimulatedEngine
 from tests.fake_serve import FakeServe
 from tests.integration.engines import PLACES, serve, serve_engine, serve_gateway, text
 
 TOKEN = "a-token"
 STREAMS = 200
-"""On the burst pool; home is filled with short ones first."""
-HOME_SLOTS, CLOUD_SLOTS = 240, 50
+"""On the burst pool; home is filled with others first, whose clients leave in the end."""
+HOME_SLOTS, CLOUD_SLOTS = 240, 200
 HOME_STREAMS = HOME_SLOTS * 5 // 4
 """What home is given before anything has to wait."""
-HOME_TOKENS, CLOUD_TOKENS = 8, 22
+HOME_TOKENS, CLOUD_TOKENS = 1000, 10
 
 CONFIG = (
     PLACES
@@ -44,14 +44,14 @@ pools:
   - name: cloud-gpu
     cluster: away
     accelerator: GPU
-    max_replicas: 4
+    max_replicas: 1
     provision_s: 60
     price: {{fixed_usd_per_gpu_hour: 2}}
 models:
   - name: m
     variants:
       - {{name: m-1, weights: org/m, pools: [home-gpu], max_model_len: 4096, max_num_seqs: 240}}
-      - {{name: m-2, weights: org/m, pools: [cloud-gpu], max_model_len: 4096, max_num_seqs: 50}}
+      - {{name: m-2, weights: org/m, pools: [cloud-gpu], max_model_len: 4096, max_num_seqs: 200}}
 workloads:
   - name: assistant
     data_class: internal
@@ -76,14 +76,28 @@ controller: {{url: "http://127.0.0.1:{port}", tick_s: 0.1, window_s: 1}}
 )
 
 
+class PausedEngine(SimulatedEngine):
+    """Its streams have begun, and go on when they are let: so long they live."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.go_on = asyncio.Event()
+
+    async def _tokens(self, job: Job) -> AsyncIterator[str]:
+        async for token in super()._tokens(job):
+            yield token
+            if job.output_tokens > 1:  # it is no warm-up
+                await self.go_on.wait()
+
+
 class KillingServe(FakeServe):
-    """Its replicas share the streams of one simulated engine. One that is told to go is killed at
-    once, and its streams with it: harsher than Serve, which lets them end."""
+    """Its replica is a simulated engine. Told to go, it is killed at once, and its streams with it:
+    harsher than Serve, which lets them end."""
 
     def __init__(self) -> None:
         super().__init__()
-        spec = EngineSpec("m", ttft_s=0.05, itl_s=0.2, max_num_seqs=4 * CLOUD_SLOTS)
-        self.engine = SimulatedEngine(spec, remember=True)
+        spec = EngineSpec("m", ttft_s=0.01, itl_s=0.1, max_num_seqs=CLOUD_SLOTS)
+        self.engine = PausedEngine(spec, remember=True)
         self._streams: list[tuple[dict[str, Any], web.Request]] = []
         self.cut = 0
 
@@ -156,6 +170,25 @@ async def stream(
         return answer.headers.get("x-orchestrator-pool", ""), await answer.text()
 
 
+class Clients:
+    """Leave in the end, whatever is still open: a gateway that stops would wait for it."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[tuple[str, str]]] = []
+
+    def start(self, work: Coroutine[None, None, tuple[str, str]]) -> asyncio.Task[tuple[str, str]]:
+        self._tasks.append(asyncio.create_task(work))
+        return self._tasks[-1]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():
@@ -163,7 +196,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def drain(directory: Path, port: int) -> None:
-    home = SimulatedEngine(EngineSpec("m", ttft_s=0.05, itl_s=0.2, max_num_seqs=HOME_STREAMS))
+    home = SimulatedEngine(EngineSpec("m", ttft_s=0.01, itl_s=0.5, max_num_seqs=HOME_STREAMS))
     cloud = KillingServe()
     limits = aiohttp.TCPConnector(limit=0)
     async with (
@@ -185,21 +218,28 @@ async def drain(directory: Path, port: int) -> None:
         def burst() -> str:
             return str(controller.snapshot.bursts["assistant"].phase)
 
-        async with running(controller, fleet, port), serve_gateway(directory) as url:
-            short = [
-                asyncio.create_task(stream(session, url, key, HOME_TOKENS))
-                for _ in range(HOME_STREAMS)
-            ]
+        async with (
+            running(controller, fleet, port),
+            serve_gateway(directory) as url,
+            Clients() as clients,
+        ):
+
+            def start(count: int, tokens: int) -> list[asyncio.Task[tuple[str, str]]]:
+                return [clients.start(stream(session, url, key, tokens)) for _ in range(count)]
+
+            at_home = start(HOME_STREAMS, HOME_TOKENS)
             await asyncio.sleep(0.3)
-            long = [
-                asyncio.create_task(stream(session, url, key, CLOUD_TOKENS)) for _ in range(STREAMS)
-            ]
+            away = start(STREAMS, CLOUD_TOKENS)
             await until(lambda: cloud.live() == STREAMS)
             assert burst() == "bursting"
-            await asyncio.gather(*short)
+            for one in at_home:
+                one.cancel()
             await until(lambda: burst() == "draining")
+            version = controller.snapshot.version
+            await until(lambda: controller.snapshot.version >= version + 3)
             assert cloud.live() == STREAMS
-            answers = await asyncio.gather(*long)
+            cloud.engine.go_on.set()
+            answers = await asyncio.gather(*away)
             await until(lambda: not any(cloud.replicas().values()))
             await until(lambda: burst() == "home")
         whole = "".join(f" t{n}" for n in range(CLOUD_TOKENS))
