@@ -233,6 +233,8 @@ class World:
 def _kind(request: web.Request) -> str:
     if request.path.endswith("/metrics"):
         return "engine metrics"
+    if request.path.endswith("/v1/models"):
+        return "sweeps"
     if request.method == "GET":
         return "dashboard looks"
     return "warm-ups" if request.path.endswith("/completions") else "changes"
