@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 
@@ -18,6 +18,7 @@ from orchestrator.pools.actuator import Fence, Observed, PoolError, Replicas, Un
 from orchestrator.pools.engine import served_name
 
 REQUEST_TIMEOUT_S = 60
+SERVE_PATH = "/api/serve/applications/"
 SHUTDOWN_GRACE_S = 600
 """How long Serve lets a stopping replica finish its streams."""
 SLACK_DIVISOR = 4
@@ -57,10 +58,10 @@ class RayPools:
     async def _change(self, change: Callable[[dict[str, dict[str, Any]]], object]) -> None:
         """Serve takes applications only all at once: one change at a time, on what is there."""
         async with self._changing:
-            status = await self._call("GET", "/api/serve/applications/")
+            applications = await self._applications()
             wanted = {
                 name: app["deployed_app_config"]
-                for name, app in status.get("applications", {}).items()
+                for name, app in applications.items()
                 if app.get("deployed_app_config") and app.get("status") != "DELETING"
             }
             change(wanted)
@@ -70,7 +71,7 @@ class RayPools:
                 "http_options": {"host": front.hostname, "port": port},
                 "applications": list(wanted.values()),
             }
-            await self._call("PUT", "/api/serve/applications/", body)
+            await self._call("PUT", SERVE_PATH, body)
 
     async def scale(self, candidate: Candidate, replicas: int, existing: Replicas | None) -> None:
         """Sets the target. An endpoint that starts from nothing is deployed first, since Serve
@@ -88,8 +89,7 @@ class RayPools:
         )
 
     async def observe(self, candidates: list[Candidate]) -> Observed:
-        status = await self._call("GET", "/api/serve/applications/")
-        applications = status.get("applications", {})
+        applications = await self._applications()
         owned = {application_name(c): c.endpoint for c in candidates}
         return Observed(
             {owned[name]: _replicas(app) for name, app in applications.items() if name in owned},
@@ -107,6 +107,36 @@ class RayPools:
 
     async def close(self) -> None:
         pass
+
+    async def _applications(self) -> dict[str, dict[str, Any]]:
+        """What Serve runs, by name; nothing where Serve was never started. Raises PoolError.
+
+        Ray's dashboard says the same where it cannot reach Serve's controller: whether there is one
+        that it should reach, Ray's own list of actors tells.
+        """
+        status = await self._call("GET", SERVE_PATH)
+        if not status.get("controller_info") and await self._has_controller():
+            raise PoolError(f"GET {SERVE_PATH}: Serve's controller cannot be reached")
+        return status.get("applications") or {}
+
+    async def _has_controller(self) -> bool:
+        names = [("name", "SERVE_CONTROLLER_ACTOR"), ("ray_namespace", "serve")]
+        query = [
+            item
+            for key, value in names
+            for item in (
+                ("filter_keys", key),
+                ("filter_predicates", "="),
+                ("filter_values", value),
+            )
+        ]
+        path = f"/api/v0/actors?{urlencode(query)}"
+        answer = await self._call("GET", path)
+        try:
+            actors = answer["data"]["result"]["result"]
+            return any(actor["state"] != "DEAD" for actor in actors)
+        except (KeyError, TypeError):
+            raise PoolError(f"GET {path}: not a list of actors") from None
 
     def _unowned(self, name: str, application: dict[str, Any]) -> Unowned:
         route = _route(application)
