@@ -5,6 +5,7 @@ declarative API and its endpoint for external scalers.
 """
 
 import asyncio
+import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ import aiohttp
 
 from orchestrator.config.spec import Cluster
 from orchestrator.policy.candidate import Candidate
-from orchestrator.pools.actuator import Fence, Observed, PoolError, Replicas, Unowned
+from orchestrator.pools.actuator import Fence, Observed, PoolError, Replicas, Unowned, clean
 from orchestrator.pools.engine import served_name
 
 REQUEST_TIMEOUT_S = 60
@@ -139,9 +140,9 @@ class RayPools:
             raise PoolError(f"GET {path}: not a list of actors") from None
 
     def _unowned(self, name: str, application: dict[str, Any]) -> Unowned:
-        route = _route(application)
+        route = clean(_route(application))
         url = f"{self._cluster.url.rstrip('/')}{route}"
-        return Unowned(name, route.removeprefix(MARK), url, _replicas(application))
+        return Unowned(clean(name), route.removeprefix(MARK), url, _replicas(application))
 
     async def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         if method != "GET":
@@ -154,12 +155,22 @@ class RayPools:
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
             ) as response:
-                text = await response.text()
+                text = await response.text(errors="replace")
                 if response.status >= 400:
                     raise PoolError(f"{method} {path}: {response.status}", text[-500:])
-                return dict(await response.json()) if method == "GET" else {}
         except (aiohttp.ClientError, TimeoutError) as error:
             raise PoolError(f"{method} {path}: {type(error).__name__}", str(error)) from None
+        return _json_object(f"{method} {path}", text) if method == "GET" else {}
+
+
+def _json_object(call: str, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise PoolError(f"{call}: the answer is not a JSON object")
+    return found
 
 
 def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
@@ -272,5 +283,5 @@ def _route(application: dict[str, Any]) -> str:
 
 def _failure(application: dict[str, Any]) -> str | None:
     if application.get("status") == "DEPLOY_FAILED":
-        return str(application.get("message", ""))[:300]
+        return clean(str(application.get("message", "")))[:300]
     return None

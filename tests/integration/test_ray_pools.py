@@ -309,3 +309,28 @@ def test_where_it_cannot_be_told_whether_serve_has_a_controller_nothing_is_deplo
 
     asyncio.run(inside())
     assert set(methods) == {"GET"}
+
+
+def test_what_no_utf_8_can_hold_is_cleaned_out_of_what_a_cluster_says() -> None:
+    failed = deployed(application_name(CANDIDATE), _route(CANDIDATE)) | {
+        "status": "DEPLOY_FAILED",
+        "message": "bad \ud800 byte, good \U0001f600",
+    }
+    found = observed(failed, deployed("old\udfff", "/pools/old/\udfff", "RUNNING"))
+    assert found.replicas[CANDIDATE.endpoint].failed == "bad ? byte, good \U0001f600"
+    assert [(u.name, u.endpoint) for u in found.unowned] == [("old?", "old/?")]
+    assert str(PoolError("GET /: 500", "\ud800")) == "GET /: 500: ?"
+
+
+@pytest.mark.parametrize("answer", ["{", "7", "[]", "", '"text"'])
+def test_an_answer_that_is_no_json_object_is_an_error_of_the_cluster(answer: str) -> None:
+    async def dashboard(_: web.Request) -> web.Response:
+        return web.Response(text=answer, content_type="application/json")
+
+    async def inside() -> None:
+        async with serve(scripted(dashboard)) as at, aiohttp.ClientSession() as session:
+            cluster = Cluster(name="away", zone="cloud", kind="ray", url=at, dashboard_url=at)
+            with pytest.raises(PoolError, match="not a JSON object"):
+                await RayPools(cluster, session).observe([CANDIDATE])
+
+    asyncio.run(inside())
