@@ -20,11 +20,16 @@ class FakeServe:
         self.changes: list[str] = []
         self.running = 0
         """Requests that every engine says it runs."""
+        self.started = False
+        """Whether Serve has a controller: from the first change on."""
+        self.reachable = True
+        """Whether the dashboard reaches it. Where not, Ray answers as if there were none."""
 
     def application(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/api/serve/applications/", self._status)
         app.router.add_put("/api/serve/applications/", self._put)
+        app.router.add_get("/api/v0/actors", self._actors)
         app.router.add_post(
             "/api/v1/applications/{app}/deployments/{deployment}/scale", self._scale
         )
@@ -40,18 +45,36 @@ class FakeServe:
         """Applications with replicas that nobody has told to go."""
         return {n for n, app in self.apps.items() if app["replicas"] and not app["deleting"]}
 
+    async def _actors(self, request: web.Request) -> web.Response:
+        asked = dict(
+            zip(
+                request.query.getall("filter_keys"),
+                request.query.getall("filter_values"),
+                strict=True,
+            )
+        )
+        assert asked == {"name": "SERVE_CONTROLLER_ACTOR", "ray_namespace": "serve"}
+        state = "ALIVE" if self.reachable else "RESTARTING"
+        # One that was shut down is listed for a while.
+        found = [{"state": "DEAD"}, {"state": state}] if self.started else [{"state": "DEAD"}]
+        return web.json_response({"result": True, "data": {"result": {"result": found}}})
+
     async def _status(self, _: web.Request) -> web.Response:
+        if not (self.started and self.reachable):
+            return web.json_response({"controller_info": {}, "applications": {}})
         for app in self.apps.values():
             self._advance(app)
         gone = [n for n, app in self.apps.items() if app["deleting"] and not app["replicas"]]
         for name in gone:
             del self.apps[name]
         found = {name: self._details(name, app) for name, app in self.apps.items()}
-        return web.json_response({"applications": found})
+        info = {"actor_name": "SERVE_CONTROLLER_ACTOR"}
+        return web.json_response({"controller_info": info, "applications": found})
 
     async def _put(self, request: web.Request) -> web.Response:
         await self._maybe_die()
         wanted = {app["name"]: app for app in (await request.json())["applications"]}
+        self.started = True
         self.changes.append(f"PUT {sorted(wanted)}")
         for name, config in wanted.items():
             if name not in self.apps or self.apps[name]["deleting"]:

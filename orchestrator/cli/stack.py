@@ -88,11 +88,14 @@ def controller(
 ) -> None:
     """Run the controller of the policy in force, in the foreground."""
     from orchestrator.controller.main import run
+    from orchestrator.controller.memory import MemoryNotWhole
 
     try:
         run(state_directory(), fresh)
     except ConfigurationError as error:
         raise configuration_error(error, False) from None
+    except MemoryNotWhole as error:
+        raise refuse(error) from None
 
 
 def interrupt_on_polite_kill() -> None:

@@ -46,5 +46,5 @@ async def anchor_audit(trail: Path, controller: Controller) -> None:
         try:
             await asyncio.to_thread(anchor, trail, controller.audit_heads())
             controller.metrics.anchored_at_s.set(time.time())
-        except OSError as error:
+        except Exception as error:
             log.error("the audit trail is not anchored: %s", without_text(error))

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import logging
 import os
 import socket
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.pools.actuator import Fence, PoolError
+
+log = logging.getLogger("orchestrator.controller")
 
 
 class Lease(Protocol):
@@ -61,20 +64,29 @@ class FileLease:
         self._path = path
         self._name = name
         self._file: int | None = None
+        self._told = ""
 
     async def keep(self) -> None:
         if self.held():
             return
         await self.give_up()
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            self._tell(f"{self._path} cannot be opened: {error.strerror}; make it writable")
+            return
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self.holder = os.pread(file, 200, 0).decode(errors="replace")
+            self.holder = _text(file)
             os.close(file)
             return
-        os.ftruncate(file, 0)
-        os.pwrite(file, self._name.encode(), 0)
+        try:
+            os.ftruncate(file, 0)
+            os.pwrite(file, self._name.encode(), 0)
+        except OSError as error:
+            # The lock is what counts: the name is for those who ask.
+            self._tell(f"{self._path} does not name its holder: {error.strerror}")
         self.holder, self._file = self._name, file
 
     def held(self) -> bool:
@@ -86,10 +98,23 @@ class FileLease:
         except OSError:
             return False
 
+    def _tell(self, trouble: str) -> None:
+        """Once, although it is tried again twice a second."""
+        if trouble != self._told:
+            log.error("the leader's lock: %s", trouble)
+        self._told = trouble
+
     async def give_up(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file, self.holder = None, ""
+
+
+def _text(file: int) -> str:
+    try:
+        return os.pread(file, 200, 0).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 async def campaign(lease: Lease, lead: Callable[[], "asyncio.Task[None]"]) -> None:

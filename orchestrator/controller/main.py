@@ -44,14 +44,14 @@ class Process:
         return self._controller if self._lease.held() else None
 
     async def run(self) -> None:
-        """Until cancelled. Raises ConfigurationError, and ValueError for a memory that is not
-        whole."""
+        """Until cancelled. Raises ConfigurationError and MemoryNotWhole."""
         await campaign(self._lease, lambda: asyncio.create_task(self._lead()))
 
     async def _lead(self) -> None:
         path, store = self._state / "controller.json", PolicyStore(self._state)
         if self._fresh:
-            Memory.read(path, fresh=True).write(path)
+            spent = Memory.read(path, fresh=True)
+            await asyncio.to_thread(spent.write, path)
             self._fresh = False
         loaded = applied(self._state)
         catalogue = Catalogue(loaded.configuration, loaded.version)
@@ -87,7 +87,7 @@ def applied(state: Path) -> Loaded:
 
 
 async def serve(state: Path, fresh: bool) -> None:
-    """Runs until SIGTERM or SIGINT. Raises ConfigurationError.
+    """Runs until SIGTERM or SIGINT. Raises ConfigurationError and MemoryNotWhole.
 
     `fresh`: its clusters were started from nothing; of what an earlier controller knew only the
     costs still hold.

@@ -1,7 +1,9 @@
 """What a controller must not forget when it is restarted."""
 
 import json
+import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -9,9 +11,16 @@ from pydantic import BaseModel
 from orchestrator.capacity.override import Override, OverrideKind
 from orchestrator.capacity.planner import Decided
 from orchestrator.capacity.provision import Provision
+from orchestrator.durable import sync_directory
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold, Quote
+
+log = logging.getLogger("orchestrator.controller")
+
+
+class MemoryNotWhole(ValueError):
+    """The message names the file and the mend."""
 
 
 class PoolHold(BaseModel):
@@ -44,17 +53,28 @@ class Memory(BaseModel):
 
     @classmethod
     def read(cls, path: Path, fresh: bool = False) -> "Memory":
-        """An empty one when there is no file. `fresh`: the fleet was started from nothing, so that
-        only what was spent is kept. Raises ValueError for a file that is not whole."""
+        """An empty one when there is no file; the one before when it is not whole. `fresh`: the
+        fleet was started from nothing, so that only what was spent is kept. Raises MemoryNotWhole
+        where the one before is not whole either."""
         if not path.exists():
             return cls()
         try:
-            found = json.loads(path.read_bytes())
-            if fresh:
-                found = {name: found[name] for name in ("costs", "version") if name in found}
-            return cls.model_validate(found)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: not a controller's state; move it away: {error}") from None
+            return cls._load(path, fresh)
+        except (OSError, ValueError, TypeError) as error:
+            trouble = f"{path}: not a controller's state; move it away: {error}"
+        try:
+            found = cls._load(_before(path), fresh)
+        except (OSError, ValueError, TypeError):
+            raise MemoryNotWhole(trouble) from None
+        log.error("%s is not a controller's state: %s is used", path, _before(path))
+        return found
+
+    @classmethod
+    def _load(cls, path: Path, fresh: bool = False) -> "Memory":
+        found = json.loads(path.read_bytes())
+        if fresh:
+            found = {name: found[name] for name in ("costs", "version") if name in found}
+        return cls.model_validate(found)
 
     def follow(self, catalogue: Catalogue, now_s: float) -> None:
         """Drops what is about pools that the configuration has no more, and about workloads that
@@ -111,9 +131,30 @@ class Memory(BaseModel):
         }
 
     def write(self, path: Path) -> None:
-        draft = path.with_suffix(".draft")
-        draft.write_text(self.model_dump_json())
+        """So that it survives a crash of the machine; what was there is kept beside it. Waits for
+        the disk. Raises OSError."""
+        draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+        with draft.open("w") as file:
+            file.write(self.model_dump_json())
+            file.flush()
+            os.fsync(file.fileno())
+        _keep(path)
         os.replace(draft, path)
+        sync_directory(path.parent)
+
+
+def _before(path: Path) -> Path:
+    return path.with_name(f"{path.name}.before")
+
+
+def _keep(path: Path) -> None:
+    """As the one before, unless it is not whole: then the older one is worth more."""
+    link = path.with_name(f"{path.name}.{os.getpid()}.before")
+    with suppress(OSError, ValueError, TypeError):
+        Memory._load(path)
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+        os.replace(link, _before(path))
 
 
 def _burst_pools(catalogue: Catalogue, workload: str) -> tuple[str, ...]:

@@ -7,12 +7,17 @@ from typing import Protocol
 from orchestrator.policy.candidate import Candidate
 
 
+def clean(text: str) -> str:
+    """What a cluster says, without what no UTF-8 can hold: nobody could write it down."""
+    return text.encode("utf-8", "replace").decode()
+
+
 class PoolError(Exception):
     """The cluster did not do what was asked; the message says what it answered."""
 
     def __init__(self, summary: str, detail: str = "") -> None:
         """`detail`: in words that are not ours."""
-        super().__init__(f"{summary}: {detail}" if detail else summary)
+        super().__init__(f"{summary}: {clean(detail)}" if detail else summary)
         self.summary = summary
         """For logs: what the cluster answers may quote addresses and the environment of engines."""
 

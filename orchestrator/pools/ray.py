@@ -5,19 +5,21 @@ declarative API and its endpoint for external scalers.
 """
 
 import asyncio
+import json
 import os
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 
 from orchestrator.config.spec import Cluster
 from orchestrator.policy.candidate import Candidate
-from orchestrator.pools.actuator import Fence, Observed, PoolError, Replicas, Unowned
+from orchestrator.pools.actuator import Fence, Observed, PoolError, Replicas, Unowned, clean
 from orchestrator.pools.engine import served_name
 
 REQUEST_TIMEOUT_S = 60
+SERVE_PATH = "/api/serve/applications/"
 SHUTDOWN_GRACE_S = 600
 """How long Serve lets a stopping replica finish its streams."""
 SLACK_DIVISOR = 4
@@ -57,10 +59,10 @@ class RayPools:
     async def _change(self, change: Callable[[dict[str, dict[str, Any]]], object]) -> None:
         """Serve takes applications only all at once: one change at a time, on what is there."""
         async with self._changing:
-            status = await self._call("GET", "/api/serve/applications/")
+            applications = await self._applications()
             wanted = {
                 name: app["deployed_app_config"]
-                for name, app in status.get("applications", {}).items()
+                for name, app in applications.items()
                 if app.get("deployed_app_config") and app.get("status") != "DELETING"
             }
             change(wanted)
@@ -70,7 +72,7 @@ class RayPools:
                 "http_options": {"host": front.hostname, "port": port},
                 "applications": list(wanted.values()),
             }
-            await self._call("PUT", "/api/serve/applications/", body)
+            await self._call("PUT", SERVE_PATH, body)
 
     async def scale(self, candidate: Candidate, replicas: int, existing: Replicas | None) -> None:
         """Sets the target. An endpoint that starts from nothing is deployed first, since Serve
@@ -88,8 +90,7 @@ class RayPools:
         )
 
     async def observe(self, candidates: list[Candidate]) -> Observed:
-        status = await self._call("GET", "/api/serve/applications/")
-        applications = status.get("applications", {})
+        applications = await self._applications()
         owned = {application_name(c): c.endpoint for c in candidates}
         return Observed(
             {owned[name]: _replicas(app) for name, app in applications.items() if name in owned},
@@ -108,10 +109,40 @@ class RayPools:
     async def close(self) -> None:
         pass
 
+    async def _applications(self) -> dict[str, dict[str, Any]]:
+        """What Serve runs, by name; nothing where Serve was never started. Raises PoolError.
+
+        Ray's dashboard says the same where it cannot reach Serve's controller: whether there is one
+        that it should reach, Ray's own list of actors tells.
+        """
+        status = await self._call("GET", SERVE_PATH)
+        if not status.get("controller_info") and await self._has_controller():
+            raise PoolError(f"GET {SERVE_PATH}: Serve's controller cannot be reached")
+        return status.get("applications") or {}
+
+    async def _has_controller(self) -> bool:
+        names = [("name", "SERVE_CONTROLLER_ACTOR"), ("ray_namespace", "serve")]
+        query = [
+            item
+            for key, value in names
+            for item in (
+                ("filter_keys", key),
+                ("filter_predicates", "="),
+                ("filter_values", value),
+            )
+        ]
+        path = f"/api/v0/actors?{urlencode(query)}"
+        answer = await self._call("GET", path)
+        try:
+            actors = answer["data"]["result"]["result"]
+            return any(actor["state"] != "DEAD" for actor in actors)
+        except (KeyError, TypeError):
+            raise PoolError(f"GET {path}: not a list of actors") from None
+
     def _unowned(self, name: str, application: dict[str, Any]) -> Unowned:
-        route = _route(application)
+        route = clean(_route(application))
         url = f"{self._cluster.url.rstrip('/')}{route}"
-        return Unowned(name, route.removeprefix(MARK), url, _replicas(application))
+        return Unowned(clean(name), route.removeprefix(MARK), url, _replicas(application))
 
     async def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         if method != "GET":
@@ -124,12 +155,22 @@ class RayPools:
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
             ) as response:
-                text = await response.text()
+                text = await response.text(errors="replace")
                 if response.status >= 400:
                     raise PoolError(f"{method} {path}: {response.status}", text[-500:])
-                return dict(await response.json()) if method == "GET" else {}
         except (aiohttp.ClientError, TimeoutError) as error:
             raise PoolError(f"{method} {path}: {type(error).__name__}", str(error)) from None
+        return _json_object(f"{method} {path}", text) if method == "GET" else {}
+
+
+def _json_object(call: str, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise PoolError(f"{call}: the answer is not a JSON object")
+    return found
 
 
 def llm_application(candidate: Candidate, replicas: int) -> dict[str, Any]:
@@ -242,5 +283,5 @@ def _route(application: dict[str, Any]) -> str:
 
 def _failure(application: dict[str, Any]) -> str | None:
     if application.get("status") == "DEPLOY_FAILED":
-        return str(application.get("message", ""))[:300]
+        return clean(str(application.get("message", "")))[:300]
     return None

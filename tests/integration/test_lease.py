@@ -1,6 +1,7 @@
 """Who leads: over the HTTP of a Kubernetes API server, and on one machine."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -194,6 +195,36 @@ def test_a_lock_whose_file_was_taken_away_is_lost(tmp_path: Path) -> None:
         await other.keep()
         await one.keep()
         assert (one.held(), other.held()) == (False, True)
+
+    asyncio.run(test())
+
+
+def test_a_lock_that_cannot_be_opened_is_not_held_and_is_tried_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        lease = FileLease(tmp_path / "state" / "lock", "me")
+        await lease.keep()
+        assert (lease.held(), lease.holder) == (False, "")
+        (tmp_path / "state").mkdir()
+        await lease.keep()
+        assert (lease.held(), lease.holder) == (True, "me")
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite"])
+def test_a_lock_is_kept_where_the_disk_does_not_take_the_holders_name(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def test() -> None:
+        one, other = FileLease(tmp_path / "lock", "one"), FileLease(tmp_path / "lock", "other")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, call, full)
+            await one.keep()
+        await other.keep()
+        assert (one.held(), one.holder, other.held()) == (True, "one", False)
 
     asyncio.run(test())
 

@@ -14,10 +14,19 @@ from orchestrator.policy.candidate import Candidate
 from orchestrator.pools.actuator import Observed, PoolError, Replicas
 from orchestrator.pools.engine import warm_up
 from orchestrator.pools.ray import RayPools, application_name, llm_application
+from tests.fake_serve import FakeServe
 from tests.integration.engines import scripted, serve
 from tests.worlds import small
 
 CANDIDATE = small().candidates["cloud-gpu/m-fp16"]
+
+
+def running(*applications: dict[str, Any]) -> dict[str, Any]:
+    """What the dashboard answers where Serve runs them."""
+    return {
+        "controller_info": {"actor_id": "1"},
+        "applications": {a["name"]: a for a in applications},
+    }
 
 
 def asked(existing: Replicas | None, url: str = "http://127.0.0.1:8001") -> tuple[str, Any]:
@@ -26,7 +35,7 @@ def asked(existing: Replicas | None, url: str = "http://127.0.0.1:8001") -> tupl
 
     async def dashboard(request: web.Request) -> web.Response:
         calls.append((request.method, await request.json() if request.can_read_body else None))
-        return web.json_response({"applications": {}})
+        return web.json_response(running())
 
     async def inside() -> None:
         async with serve(scripted(dashboard)) as at, aiohttp.ClientSession() as session:
@@ -187,7 +196,7 @@ def observed(*applications: dict[str, Any]) -> Observed:
     found: list[Observed] = []
 
     async def dashboard(_: web.Request) -> web.Response:
-        return web.json_response({"applications": {a["name"]: a for a in applications}})
+        return web.json_response(running(*applications))
 
     async def inside() -> None:
         async with serve(scripted(dashboard)) as at, aiohttp.ClientSession() as session:
@@ -248,7 +257,7 @@ def test_what_is_released_goes_and_everything_else_stays() -> None:
         if request.method == "PUT":
             puts.append(await request.json())
         kept, old = deployed("gateway", None, "RUNNING"), deployed("old--a", "/pools/old/a")
-        return web.json_response({"applications": {a["name"]: a for a in (kept, old)}})
+        return web.json_response(running(kept, old))
 
     async def inside() -> None:
         async with serve(scripted(dashboard)) as at, aiohttp.ClientSession() as session:
@@ -257,3 +266,71 @@ def test_what_is_released_goes_and_everything_else_stays() -> None:
 
     asyncio.run(inside())
     assert [[a["name"] for a in put["applications"]] for put in puts] == [["gateway"]]
+
+
+def test_a_controller_that_cannot_be_reached_is_not_taken_for_a_serve_without_applications() -> (
+    None
+):
+    fake = FakeServe()
+
+    async def inside() -> None:
+        async with serve(fake.application()) as at, aiohttp.ClientSession() as session:
+            cluster = Cluster(name="away", zone="cloud", kind="ray", url=at, dashboard_url=at)
+            assert (await RayPools(cluster, session).observe([CANDIDATE])).replicas == {}
+            kept = llm_application(CANDIDATE, 1)
+            await RayPools(cluster, session).deploy([kept | {"name": "kept"}])
+            fake.reachable = False
+            # Also one that has seen nothing there yet, as a controller that begins to lead.
+            pools = RayPools(cluster, session)
+            with pytest.raises(PoolError, match="cannot be reached"):
+                await pools.observe([CANDIDATE])
+            for change in (pools.scale(CANDIDATE, 1, None), pools.release("old--a")):
+                with pytest.raises(PoolError, match="cannot be reached"):
+                    await change
+            fake.reachable = True
+            await pools.scale(CANDIDATE, 1, None)
+
+    asyncio.run(inside())
+    assert fake.changes == ["PUT ['kept']", f"PUT {sorted([application_name(CANDIDATE), 'kept'])}"]
+
+
+def test_where_it_cannot_be_told_whether_serve_has_a_controller_nothing_is_deployed() -> None:
+    methods: list[str] = []
+
+    async def dashboard(request: web.Request) -> web.Response:
+        methods.append(request.method)
+        return web.json_response({"controller_info": None, "applications": None})
+
+    async def inside() -> None:
+        async with serve(scripted(dashboard)) as at, aiohttp.ClientSession() as session:
+            cluster = Cluster(name="away", zone="cloud", kind="ray", url=at, dashboard_url=at)
+            with pytest.raises(PoolError, match="list of actors"):
+                await RayPools(cluster, session).deploy([llm_application(CANDIDATE, 1)])
+
+    asyncio.run(inside())
+    assert set(methods) == {"GET"}
+
+
+def test_what_no_utf_8_can_hold_is_cleaned_out_of_what_a_cluster_says() -> None:
+    failed = deployed(application_name(CANDIDATE), _route(CANDIDATE)) | {
+        "status": "DEPLOY_FAILED",
+        "message": "bad \ud800 byte, good \U0001f600",
+    }
+    found = observed(failed, deployed("old\udfff", "/pools/old/\udfff", "RUNNING"))
+    assert found.replicas[CANDIDATE.endpoint].failed == "bad ? byte, good \U0001f600"
+    assert [(u.name, u.endpoint) for u in found.unowned] == [("old?", "old/?")]
+    assert str(PoolError("GET /: 500", "\ud800")) == "GET /: 500: ?"
+
+
+@pytest.mark.parametrize("answer", ["{", "7", "[]", "", '"text"'])
+def test_an_answer_that_is_no_json_object_is_an_error_of_the_cluster(answer: str) -> None:
+    async def dashboard(_: web.Request) -> web.Response:
+        return web.Response(text=answer, content_type="application/json")
+
+    async def inside() -> None:
+        async with serve(scripted(dashboard)) as at, aiohttp.ClientSession() as session:
+            cluster = Cluster(name="away", zone="cloud", kind="ray", url=at, dashboard_url=at)
+            with pytest.raises(PoolError, match="not a JSON object"):
+                await RayPools(cluster, session).observe([CANDIDATE])
+
+    asyncio.run(inside())

@@ -1,6 +1,7 @@
 """What a controller publishes, and when; what the next one knows of it."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -279,7 +280,7 @@ def test_a_disk_that_takes_nothing_stops_no_tick(run: Run, tmp_path: Path) -> No
     async def test(make: Make, cluster: FakeCluster) -> None:
         controller = make(100)
         await controller.tick(100)
-        draft = tmp_path / "controller.draft"
+        draft = tmp_path / f"controller.json.{os.getpid()}.draft"
         draft.mkdir()
         for now_s in (101, 102):
             await controller.tick(now_s)

@@ -1,10 +1,15 @@
 """What a controller remembers when it starts again."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from orchestrator.capacity.planner import Decided, Observation, plan
+from orchestrator.cli.stack import app as commands
+from orchestrator.config.store import PolicyStore
 from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState
@@ -46,6 +51,55 @@ def test_a_file_that_is_not_whole_is_refused_but_a_fresh_start_needs_only_what_w
         file.write_text(text)
         with pytest.raises(ValueError, match="move it away"):
             Memory.read(file)
+
+
+def test_the_memory_before_is_read_where_the_newest_is_not_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "memory.json"
+    for version in (1, 2):
+        Memory(version=version, targets={"e": version}).write(file)
+    assert not caplog.records
+    file.write_bytes(file.read_bytes()[:-5])
+    assert Memory.read(file) == Memory(version=1, targets={"e": 1})
+    assert Memory.read(file, fresh=True) == Memory(version=1)
+    assert {r.levelname for r in caplog.records} == {"ERROR"}
+    Memory(version=3).write(file)
+    assert Memory.read(file) == Memory(version=3)
+    file.write_text("")
+    assert Memory.read(file).version == 1, "what is not whole took the place of what is"
+    assert {f.name for f in tmp_path.iterdir()} == {"memory.json", "memory.json.before"}
+
+
+def test_a_memory_is_on_the_disk_before_it_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "memory.json"
+    Memory(version=1).write(file)
+    synced: list[tuple[str, int]] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        what = "directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        synced.append((what, Memory.read(file).version))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    Memory(version=2).write(file)
+    assert synced == [("file", 1), ("directory", 2)]
+
+
+def test_a_controller_without_a_whole_memory_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_STATE", str(tmp_path))
+    monkeypatch.setenv("ORCHESTRATOR_TOKEN", "a-token")
+    PolicyStore(tmp_path).apply(Path("clusters/local"), lambda *_: [])
+    (tmp_path / "controller.json").write_text("{")
+    ended = CliRunner().invoke(commands, ["controller"])
+    assert ended.exit_code == 1
+    assert isinstance(ended.exception, SystemExit)
+    assert f"{tmp_path / 'controller.json'}: not a controller's state; move it away" in ended.stderr
 
 
 def test_a_burst_that_the_configuration_still_has_is_kept() -> None:
