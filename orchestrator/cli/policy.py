@@ -39,7 +39,7 @@ def tell(loaded: Loaded, what: str, body: dict[str, Any]) -> dict[str, Any]:
     refuses, and ConnectionError when none answers."""
     url, headers = _controller(loaded, what)
     try:
-        answer = httpx.post(url, headers=headers, json=body, timeout=10)
+        answer = httpx.post(url, headers=headers, json=body, timeout=30)
     except httpx.HTTPError:
         raise ConnectionError("no controller answers") from None
     if answer.status_code == 404:
