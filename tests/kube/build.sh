@@ -14,7 +14,7 @@ done
 
 work=$out/build
 rm -rf "$work"
-mkdir -p "$work"/{sources,lists/partial,cache/archives/partial,debs,root}
+mkdir -p "$work"/{sources,lists/partial,cache/archives/partial,debs,tree}
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 
 # The machine's own sources of this Debian release, with its source packages.
@@ -37,7 +37,7 @@ mapfile -t go < <(apt-cache "${apt[@]}" depends --recurse --important golang-go 
 apt-get "${apt[@]}" download etcd-server golang-github-modern-go-reflect2-dev "${go[@]}" &&
   apt-get "${apt[@]}" source --download-only kubernetes ||
   { echo "this Debian has no etcd-server, golang-go or source package kubernetes"; exit 3; }
-for deb in *.deb; do dpkg-deb -x "$deb" "$work/root"; done
+for deb in *.deb; do dpkg-deb -x "$deb" "$work/tree"; done
 
 # Kubernetes 1.20 was built in a GOPATH.
 source=$work/go/src/k8s.io/kubernetes
@@ -50,9 +50,9 @@ done
 # Go 1.18 and later crash with the one that Kubernetes carries.
 reflect2=github.com/modern-go/reflect2
 rm -rf vendor/$reflect2
-cp -r "$work/root/usr/share/gocode/src/$reflect2" vendor/$reflect2
+cp -r "$work/tree/usr/share/gocode/src/$reflect2" vendor/$reflect2
 
-GOROOT=$(echo "$work"/root/usr/lib/go-*) && export GOROOT PATH=$GOROOT/bin:$PATH
+GOROOT=$(echo "$work"/tree/usr/lib/go-*) && export GOROOT PATH=$GOROOT/bin:$PATH
 export GOPATH=$work/go GOCACHE=$work/cache/go GO111MODULE=off CGO_ENABLED=0
 
 # What the API server says of its types is not part of the sources.
@@ -66,4 +66,4 @@ go build -o "$work/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
 version=$(basename "$work"/debs/kubernetes_*.orig.tar.gz | sed -nE 's/.*really([0-9.]+)\.orig.*/\1/p')
 go build -trimpath -o "$work/kube-apiserver" \
   -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$version" ./cmd/kube-apiserver
-mv "$work/kube-apiserver" "$work/root/usr/bin/etcd" "$out"
+mv "$work/kube-apiserver" "$work/tree/usr/bin/etcd" "$out"
