@@ -15,7 +15,6 @@ from orchestrator.batch.queue import LEASE_S
 
 MAX_GOING_ON = 200
 """Batches of one workload that are not over."""
-ENDINGS = ("completed", "failed", "expired", "cancelled")
 FETCH = 200
 """Results read at once."""
 WHY_DROPPED = {

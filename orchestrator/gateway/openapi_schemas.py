@@ -111,12 +111,8 @@ REQUESTS: dict[str, Schema] = {
 USAGE = described("prompt_tokens", {"prompt_tokens": COUNT, "completion_tokens": COUNT})
 CHOICES = described("choices", {"choices": OBJECTS, "usage": either(USAGE, {"type": "null"})})
 ANSWERS: dict[str, Schema] = {
-    "ChatCompletion": described(
-        "choices", {"choices": OBJECTS, "usage": either(USAGE, {"type": "null"})}
-    ),
-    "Completion": described(
-        "choices", {"choices": OBJECTS, "usage": either(USAGE, {"type": "null"})}
-    ),
+    "ChatCompletion": CHOICES,
+    "Completion": CHOICES,
     "Response": described("output", {"output": OBJECTS}),
     "Message": described(
         "type role content",

@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator.pools.ray_service import wanted
 from tests.kube.fault_server import Fault, FaultServer
+from tests.kube.following import following, only, run, seen
 from tests.kube.operator import Operator
-from tests.kube.test_kuberay import following, only, run, seen
 from tests.kube.worlds import candidates
 
 WRITES = ("PATCH", "PATCH", "DELETE")

@@ -13,8 +13,8 @@ from kubernetes import client
 from orchestrator.pools import kuberay
 from orchestrator.pools.actuator import PoolError
 from orchestrator.pools.kubernetes_rights import IN_CLUSTER, IN_NAMESPACE
+from tests.kube.following import following, only, replicas_are, run, seen
 from tests.kube.operator import GROUP, VERSION, Operator
-from tests.kube.test_kuberay import following, only, replicas_are, run, seen
 from tests.kube.worlds import KUBECONFIG_ENV, candidates
 
 RULES = [("namespace", rule) for rule in IN_NAMESPACE] + [("cluster", rule) for rule in IN_CLUSTER]
