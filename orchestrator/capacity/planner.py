@@ -97,7 +97,7 @@ def plan(catalogue: Catalogue, observation: Observation, decided: Decided, now_s
         if (
             name not in after
             and before.pool is not None
-            and not _released(catalogue, observation, before.pool)
+            and not _released(catalogue, observation, name, before.pool)
         ):
             after[name] = before
 
@@ -215,8 +215,10 @@ def busy(observation: Observation, endpoint: str) -> bool:
 
 def burst_candidate(catalogue: Catalogue, workload: str, pool: str) -> Candidate | None:
     """The variant that a workload's burst deploys on a pool: the best one of its models. None when
-    the pool runs nothing that the workload may use."""
-    spec = catalogue.workloads[workload]
+    the pool runs nothing that the workload may use, as one that the rules have no more."""
+    spec = catalogue.workloads.get(workload)
+    if spec is None:
+        return None
     fitting = [
         candidate
         for model in spec.models
@@ -237,42 +239,48 @@ def burst_signals(
     home = catalogue.home(workload)
     states = [observation.endpoints.get(c.endpoint, NOTHING) for c in home]
     p95s = [s.ttft_p95_s for s in states if s.ttft_p95_s is not None]
-    away = [c.endpoint for pool in burst.pools for c in catalogue.by_pool[pool]]
+    away = {p: burst_candidate(catalogue, workload, p) for p in burst.pools}
     return BurstSignals(
         ttft_p95_s=max(p95s, default=None),
         waiting=sum(s.waiting + s.queued for s in states),
         demand=sum(_open(observation, c.endpoint) for c in home)
-        + sum(_open(observation, e) for e in away),
+        + sum(_open(observation, c.endpoint) for c in away.values() if c),
         home_replicas=sum(_serving(observation, c) for c in home),
         home_slots=_slots(home, observation),
         quotes={p: observation.quotes[p] for p in burst.pools if p in observation.quotes},
         usd_per_million_tokens={
             p: candidate.usd_per_million_tokens(observation.quotes.get(p)) if candidate else None
-            for p in burst.pools
-            for candidate in [burst_candidate(catalogue, workload, p)]
+            for p, candidate in away.items()
         },
         budget_left_usd=observation.budget_left_usd.get(workload),
         burst_pool_released=pool is None
-        or _kept_by_another(bursts, workload, pool)
-        or _released(catalogue, observation, pool),
-        serving=frozenset(
-            p for p in burst.pools if any(_serving(observation, c) for c in catalogue.by_pool[p])
-        ),
+        or _kept_by_another(catalogue, bursts, workload, pool)
+        or _released(catalogue, observation, workload, pool),
+        serving=frozenset(p for p, c in away.items() if c and _serving(observation, c)),
     )
 
 
-def _released(catalogue: Catalogue, observation: Observation, pool: str) -> bool:
-    """Whether a burst holds nothing there any more."""
+def _released(catalogue: Catalogue, observation: Observation, workload: str, pool: str) -> bool:
+    """Whether the workload's burst holds nothing there any more. Other variants of the pool are
+    others' business, if it is known which one was its."""
+    own = burst_candidate(catalogue, workload, pool)
     return not any(
         busy(observation, c.endpoint)
         or observation.replicas.get(c.endpoint, 0) > c.pool.min_replicas
-        for c in catalogue.by_pool[pool]
+        for c in ([own] if own is not None else catalogue.by_pool[pool])
     )
 
 
-def _kept_by_another(bursts: Mapping[str, BurstState], workload: str, pool: str) -> bool:
+def _kept_by_another(
+    catalogue: Catalogue, bursts: Mapping[str, BurstState], workload: str, pool: str
+) -> bool:
+    """Whether the burst of another workload goes on with the same replicas."""
+    own = burst_candidate(catalogue, workload, pool)
     return any(
-        name != workload and state.pool == pool and state.phase is BurstPhase.BURSTING
+        name != workload
+        and state.pool == pool
+        and state.phase is BurstPhase.BURSTING
+        and burst_candidate(catalogue, name, pool) is own
         for name, state in bursts.items()
     )
 

@@ -11,6 +11,7 @@ from pydantic import RootModel, ValidationError
 
 from orchestrator.capacity.burst import in_hours
 from orchestrator.capacity.override import Override, OverrideKind
+from orchestrator.capacity.planner import burst_candidate
 from orchestrator.controller.events import EventKind, EventLog
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.memory import Memory
@@ -123,11 +124,8 @@ class Sweeper:
         candidate = catalogue.candidates[finding.endpoint or ""]
         standing = self._fleet.replicas(candidate.endpoint).standing
         target = max(standing - finding.replicas, candidate.pool.min_replicas)
-        bursting = [
-            name
-            for name, state in self._memory.bursts.items()
-            if state.pool == candidate.pool.name and state.phase is BurstPhase.BURSTING
-        ]
+        bursts = self._bursts_on(candidate, catalogue)
+        bursting = [name for name, s in bursts.items() if s.phase is BurstPhase.BURSTING]
         if bursting and not target:
             for name in bursting:
                 self._memory.overrides[name] = Override(kind=OverrideKind.RELEASE)
@@ -177,7 +175,7 @@ class Sweeper:
         replicas, ready = fleet.replicas(name), fleet.ready(name, now_s)
         progress = fleet.progress(name)
         target = memory.targets.get(name, 0)
-        bursts = {w: s for w, s in memory.bursts.items() if s.pool == pool}
+        bursts = self._bursts_on(candidate, catalogue)
         declared = any(self._is_kept(w, s, catalogue, now_s) for w, s in bursts.items())
         inflight = sum(traffic.inflight(name, now_s).values()) + traffic.queued(name, now_s)
         engine = Engine(name, max(ready, 1), fleet.heard(name), self._adapters.get(name))
@@ -196,6 +194,16 @@ class Sweeper:
             failed=progress.failed if progress else None,
             engines=(engine,) if ready else (),
         )
+
+    def _bursts_on(self, candidate: Candidate, catalogue: Catalogue) -> dict[str, BurstState]:
+        """By workload: of all on its pool those whose replicas these are, or may be."""
+        pool = candidate.pool.name
+        return {
+            workload: state
+            for workload, state in self._memory.bursts.items()
+            if state.pool == pool
+            and burst_candidate(catalogue, workload, pool) in (candidate, None)
+        }
 
     def _is_kept(
         self, workload: str, state: BurstState, catalogue: Catalogue, now_s: float

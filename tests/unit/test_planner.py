@@ -1,6 +1,7 @@
 """From observations to targets: growth while bursting, nothing taken from under a stream."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 
 from hypothesis import given
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 
 from orchestrator.capacity.planner import Decided, Observation, Plan, plan
 from orchestrator.capacity.provision import Provision
+from orchestrator.config.spec import Configuration
+from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState
 from tests.worlds import quote, small
 
@@ -192,3 +195,29 @@ def test_home_that_is_held_is_no_capacity_to_come_back_to() -> None:
     patient = bursting(since_s=0).model_copy(update={"condition_since_s": 1})
     assert next_plan(CALM, patient).bursts["assistant"].phase is BurstPhase.DRAINING
     assert next_plan(held, patient).bursts["assistant"].phase is BurstPhase.BURSTING
+
+
+def two_on_one_pool() -> Catalogue:
+    """Another workload whose burst runs another variant on the same pool."""
+    written = WORLD.configuration.model_dump(mode="json", exclude_unset=True)
+    other = deepcopy(next(w for w in written["workloads"] if w["name"] == "assistant"))
+    model = deepcopy(written["models"][0])
+    model["name"], model["variants"][0]["name"] = "other", "other-fp16"
+    other |= {"name": "other", "models": ["other"]}
+    written["models"].append(model)
+    written["workloads"].append(other)
+    return Catalogue(Configuration.model_validate(written), "two")
+
+
+def test_a_drain_goes_on_while_another_burst_has_other_replicas_of_the_pool() -> None:
+    standing = replace(CALM, replicas={HOME: 1, CLOUD: 1, "cloud-gpu/other-fp16": 1})
+    bursts = {"assistant": DRAINING, "other": bursting()}
+    decided = Decided(bursts, {CLOUD: 1, "cloud-gpu/other-fp16": 1}, {})
+    after = plan(two_on_one_pool(), standing, decided, 200)
+    assert after.bursts["assistant"].phase is BurstPhase.DRAINING
+    assert after.targets[CLOUD] == 1
+    gone = replace(standing, replicas={HOME: 1, "cloud-gpu/other-fp16": 1})
+    told = replace(decided, draining_published={"assistant": 10})
+    after = plan(two_on_one_pool(), gone, told, 200)
+    assert after.bursts["assistant"].phase is BurstPhase.HOME
+    assert after.bursts["other"].phase is BurstPhase.BURSTING
