@@ -68,7 +68,7 @@ workloads:
     burst:
       pools: [cloud-gpu]
       queue_per_replica: 4
-      sustained_s: 0.001
+      sustained_s: 0
       release_sustained_s: 0.001
       min_dwell_s: 0.001
       cooldown_s: 0.001

@@ -53,6 +53,11 @@ def test_a_trigger_starts_a_burst_only_when_it_lasts() -> None:
     assert (bursting.phase, bursting.pool) == (BurstPhase.BURSTING, "cloud-gpu")
 
 
+def test_where_it_need_not_last_it_is_enough_to_see_it_once() -> None:
+    at_once = with_burst(sustained_s=0)
+    assert after(SLOW, 0, BurstState(), 100, at_once).phase is BurstPhase.BURSTING
+
+
 def test_no_measurement_triggers_nothing() -> None:
     assert after(replace(SLOW, ttft_p95_s=None), 60, BurstState(), 100).phase is BurstPhase.HOME
 

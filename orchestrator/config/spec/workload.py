@@ -77,7 +77,9 @@ class Burst(Spec):
         default=None, description="start when a burst pool is offered below this"
     )
     schedule: list[Schedule] = Field(default=[], description="start, and stay, in these hours")
-    sustained_s: Seconds = Field(default=5, description="a trigger must hold for so long")
+    sustained_s: Annotated[float, Field(ge=0)] = Field(
+        default=5, description="a trigger must hold for so long; 0: it is enough to see it once"
+    )
     release_utilization: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.6,
         description="come back when the home slots could hold all running requests at this share",
