@@ -30,6 +30,8 @@ IDLE_S = 2 * WINDOW_S
 """After which a subject that is not asked for gives its slot to another."""
 LOCK_TIMEOUT_S = 0.02
 """To find a slot for a subject takes microseconds; whoever holds the lock longer is stopped."""
+OPEN_TIMEOUT_S = 5.0
+"""For the lock when a gateway begins, and serves nobody yet."""
 PATIENT_AGAIN_S = 1.0
 """After a lock that was waited for in vain. Nobody else is served while one waits: those who come
 in between look at the lock once."""
@@ -71,7 +73,7 @@ class Windows:
         self._cells = memoryview(held).cast("q")
         self._array: Ints = np.frombuffer(held, np.int64)
         self._known: dict[str, _Window] = {}
-        with self._alone():
+        with self._alone(OPEN_TIMEOUT_S):
             self._row, self._row_lock = _first_free_row(here)
             self._cells[_ROWS_CLAIMED] = max(self._cells[_ROWS_CLAIMED], self._row + 1)
 
@@ -167,10 +169,10 @@ class Windows:
         os.posix_fallocate(self._file, start * _CELL, cells * _CELL)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
         """Raises TimeoutError, which is an OSError, rather than wait for one that is stopped."""
         began_s = time.monotonic()
-        until_s = began_s + (LOCK_TIMEOUT_S if began_s >= self._patient_from_s else 0)
+        until_s = began_s + (timeout_s if began_s >= self._patient_from_s else 0)
         while not _locked(self._lock):
             now_s = time.monotonic()
             if now_s >= until_s:

@@ -110,7 +110,10 @@ def test_a_thousand_clients_vanish_and_nothing_of_them_is_left(tmp_path: Path, m
     chance = random.Random(seed)
 
     async def inside() -> None:
-        patient = {"first_token_s: 1": "first_token_s: 60", "max_num_seqs: 4": "max_num_seqs: 500"}
+        patient = {
+            "first_token_s: 1, between_tokens_s: 1": "first_token_s: 60, between_tokens_s: 60",
+            "max_num_seqs: 4": "max_num_seqs: 500",
+        }
         async with world(tmp_path, max_open=2000, spec=SLOW, replacing=patient, more=more) as w:
             async with w.post() as answer:
                 assert answer.status == 200

@@ -1,7 +1,9 @@
 """Requests and tokens a minute: what is let through, what is told, what is given back."""
 
+import fcntl
 import multiprocessing
 import os
+import threading
 import time
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -301,3 +303,13 @@ def test_the_files_are_for_the_owner_alone(tmp_path: Path) -> None:
         for folder, _, names in os.walk(tmp_path):
             for name in names:
                 assert os.stat(os.path.join(folder, name)).st_mode & 0o077 == 0
+
+
+def test_a_gateway_that_begins_waits_for_the_lock_of_another(tmp_path: Path) -> None:
+    with Limiter(tmp_path):
+        (lock,) = tmp_path.glob("*/lock")
+        with lock.open("rb+") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            threading.Timer(0.2, fcntl.flock, (held, fcntl.LOCK_UN)).start()
+            with Limiter(tmp_path) as other:
+                admit(other, caller(1), at_s=time.monotonic())
