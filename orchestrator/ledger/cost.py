@@ -28,7 +28,7 @@ class Costs(BaseModel):
         parts to the workloads that `bursting` names, whose burst keeps it. An idle home pool's cost
         is nobody's. Only burst pools (with someone bursting) count against budgets.
         """
-        day = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%d")
+        day = _day(now_s)
         if day != self.day:
             self.day, self.burst_today_by_workload = day, {}
         _increase(self.by_pool, pool, usd)
@@ -41,6 +41,14 @@ class Costs(BaseModel):
             _increase(self.by_workload, workload, usd * share)
             if bursting:
                 _increase(self.burst_today_by_workload, workload, usd * share)
+
+    def today(self, now_s: float) -> dict[str, float]:
+        """What workloads have spent on burst pools since midnight UTC."""
+        return self.burst_today_by_workload if self.day == _day(now_s) else {}
+
+
+def _day(now_s: float) -> str:
+    return datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%d")
 
 
 def _increase(amounts: dict[str, float], key: str, by: float) -> None:

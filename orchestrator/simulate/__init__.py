@@ -1,5 +1,5 @@
-"""Simulations: a vLLM engine without a model, for machines without GPUs.
+"""A fleet in simulated time (`run`), around the decisions and the planner that ship.
 
-Speaks vLLM's HTTP API, with its batching, its metrics and, when asked, its failures. Imports
-nothing of the product.
+And a vLLM engine without a model (`engine`), for machines without GPUs: it speaks vLLM's HTTP API,
+with its batching, its metrics and, when asked, its failures, and imports nothing of the product.
 """

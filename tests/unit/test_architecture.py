@@ -21,7 +21,7 @@ ALLOWED = {
     "batch": {"policy", "config"},
     "gateway": {"batch", "classify", "sessions", "ledger", "policy", "signals", "config"},
     "controller": {"zombies", "capacity", "pools", "ledger", "policy", "signals", "config"},
-    "simulate": set(),
+    "simulate": {"capacity", "ledger", "policy", "signals", "config"},
     "replay": {"config"},
     "stack": {"pools", "policy", "config"},
     "manifests": {"gateway", "controller", "stack", "pools", "policy", "signals", "config"},

@@ -18,6 +18,11 @@ class Performance(Spec):
         description="tokens generated with all sequences busy"
     )
     itl_s: Seconds = Field(description="inter-token latency of one sequence alone")
+    kv_cache_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="tokens of prompts and answers that a replica holds at once, as vLLM logs it "
+        "when it starts; none: never the limit",
+    )
     source: str = Field(description="where these figures come from, with their date")
 
 

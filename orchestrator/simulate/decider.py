@@ -1,0 +1,100 @@
+"""The gateway's decisions in a simulation: each is made once for what it depends on."""
+
+from collections.abc import Hashable
+
+import numpy as np
+
+from orchestrator.policy.decide import decide
+from orchestrator.policy.facts import Facts
+from orchestrator.policy.snapshot import Snapshot
+from orchestrator.policy.view import View
+from orchestrator.simulate import kernel
+from orchestrator.simulate.fleet_model import GATEWAY, FleetModel
+from orchestrator.simulate.tables import NOBODY
+
+MOST_REMEMBERED = 2_000_000
+REASONS = {"saturated": kernel.SATURATED, "no_capacity": kernel.NO_CAPACITY}
+
+
+class UnknownSpeed(Exception):
+    """Says of which variant, and the mend."""
+
+
+class Decider:
+    """Loads and lengths are rounded before they are decided on (`load_step`, `prompt_step`), so
+    that equal situations are met again."""
+
+    def __init__(self, model: FleetModel) -> None:
+        self._model = model
+        self._situations: dict[Hashable, int] = {}
+        self._view: View | None = None
+        self.violations = np.zeros(len(model.workloads), np.int64)
+        """Decisions, by workload, that sent data where its class or the workload's zones do not
+        allow it: counted here by the configuration, whatever `decide` thinks of it."""
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """What is decided on from here on."""
+        model = self._model
+        self._view = View(model.catalogue, snapshot, GATEWAY)
+        situation = model.state.groups["situation"]
+        for group, workload in enumerate(model.workloads):
+            burst = snapshot.bursts.get(workload.name)
+            budget = snapshot.budget_left_usd.get(workload.name)
+            seen: list[Hashable] = [
+                group,
+                (burst.phase, burst.pool) if burst else None,
+                budget is None or budget > 0,
+            ]
+            for number in model.state.places[group]:
+                if number == NOBODY:
+                    break
+                candidate = model.candidates[number]
+                state = snapshot.endpoints[candidate.endpoint]
+                quote = snapshot.quotes.get(candidate.pool.name)
+                seen.append(
+                    (
+                        state.ready_replicas,
+                        state.slot_s,
+                        quote
+                        and (quote.usd_per_gpu_hour, quote.valid_to_s >= snapshot.created_at_s),
+                        candidate.pool.name in snapshot.holds,
+                    )
+                )
+            situation[group] = self._situations.setdefault(tuple(seen), len(self._situations))
+
+    def decide(self, group: int) -> None:
+        """Remembers what becomes of the first request that waits in a group. Raises UnknownSpeed
+        where it would be sent to a replica whose speed is not known."""
+        assert self._view is not None
+        model = self._model
+        state, workload = model.state, model.workloads[group]
+        if len(model.decisions) > MOST_REMEMBERED:
+            model.decisions.clear()
+        request = state.requests[state.groups["first"][group]]
+        slots, load = np.maximum(state.endpoints["slots"], 1), state.endpoints["inflight"]
+        rounded = np.where(slots <= 16, load, load * 16 // slots * slots // 16)
+        facts = Facts(
+            workload=workload.name,
+            model=workload.models[0],
+            prompt_tokens=2 ** int(kernel.prompt_step(request["prompt_tokens"])),
+            inflight=rounded,
+        )
+        decision = decide(facts, self._view)
+        if decision.grant is None and workload.when_infeasible.min_quality is not None:
+            smaller = decide(facts._replace(smaller_variant=True), self._view)
+            decision = smaller if smaller.grant is not None else decision
+        key = int(kernel.decision_key(state, group))
+        if decision.grant is None:
+            model.decisions[key] = REASONS.get(decision.denied or "", kernel.NEVER)
+            return
+        candidate = decision.grant.candidate
+        if candidate.performance is None:
+            raise UnknownSpeed(
+                f"variant '{candidate.variant.name}' has no `performance` on "
+                f"{candidate.pool.accelerator}, pool '{candidate.pool.name}': add one, as "
+                "`orchestrator profile` measures it"
+            )
+        model.decisions[key] = candidate.number
+        may_hold = candidate.zone.max_data_class >= workload.data_class
+        if not may_hold or candidate.zone.name not in workload.allowed_zones:
+            self.violations[group] += 1
