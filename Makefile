@@ -63,7 +63,10 @@ $(VENV)/peers/.done: $(UV) $(PEERS)/peers.lock $(PEERS)/package-lock.json
 	@touch $@
 
 test: setup ## every test, real Ray Serve and vLLM included
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n logical tests/unit tests/property tests/zombies
+	# What measures time or starts servers has the machine for itself.
+	$(BIN)/python -m pytest -q tests/integration tests/kube
+	$(BIN)/python -m pytest -q tests/e2e
 
 test-kube: setup ## the Kubernetes tests, in the cluster of KUBECONFIG or on an API server built here
 	@[ -n "$(KUBECONFIG)" ] || tests/kube/build.sh $(VENV)/kube || [ $$? -eq 3 ]

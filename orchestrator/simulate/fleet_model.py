@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from orchestrator.config.spec import Performance, Workload
+from orchestrator.config.spec import Performance, Timeouts, Workload
 from orchestrator.policy.arrays import Bools, Floats, Ints
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.simulate import kernel, tables
@@ -28,12 +28,11 @@ NOT_KNOWN = Performance(
 class FleetModel:
     """All replicas, ready, draining or lost; those that are on their way are somebody else's."""
 
-    def __init__(self, catalogue: Catalogue, patient_s: float) -> None:
-        """`patient_s`: for which a request waits for a slot where its workload says nothing."""
+    def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self.candidates = list(catalogue.candidates.values())
         self.workloads = list(catalogue.configuration.workloads)
-        self.state = _new_state(catalogue, self.workloads, patient_s)
+        self.state = _new_state(catalogue, self.workloads)
         self.decisions = new_decisions()
 
     def start(self, endpoint: int, now_s: float) -> None:
@@ -129,7 +128,7 @@ class FleetModel:
         )
 
 
-def _new_state(catalogue: Catalogue, workloads: list[Workload], patient_s: float) -> State:
+def _new_state(catalogue: Catalogue, workloads: list[Workload]) -> State:
     endpoints = _endpoints(catalogue)
     size = max(16, sum(c.pool.min_replicas for c in catalogue.candidates.values()))
     sequences = int(endpoints["sequences"].max())
@@ -139,7 +138,7 @@ def _new_state(catalogue: Catalogue, workloads: list[Workload], patient_s: float
         ends_at=np.zeros((size, sequences)),
         ends=np.zeros((size, sequences), np.int64),
         endpoints=endpoints,
-        groups=_groups(workloads, patient_s),
+        groups=_groups(workloads, catalogue.configuration.gateway.timeouts),
         places=_places(catalogue, workloads),
         sent=np.zeros((len(workloads), len(endpoints)), np.int64),
         latency=np.zeros((2, len(workloads), BINS), np.int64),
@@ -166,13 +165,15 @@ def _endpoints(catalogue: Catalogue) -> Table:
     return endpoints
 
 
-def _groups(workloads: list[Workload], patient_s: float) -> Table:
+def _groups(workloads: list[Workload], timeouts: Timeouts) -> Table:
     groups = np.zeros(len(workloads), tables.GROUP)
     groups["first"] = groups["last"] = NOBODY
     for row, workload in zip(groups, workloads, strict=True):
         slo = workload.slo
         row["priority"] = workload.priority
-        row["slot_patience_s"] = patient_s if slo.deadline_s is None else slo.deadline_s
+        deadline_s = timeouts.first_token_s if slo.deadline_s is None else slo.deadline_s
+        row["slot_patience_s"] = deadline_s
+        row["total_s"] = timeouts.total_s
         row["replica_patience_s"] = workload.when_infeasible.queue_s
         row["ttft_slo_s"] = slo.ttft_p95_s
         row["itl_slo_s"] = np.inf if slo.itl_p95_s is None else slo.itl_p95_s

@@ -370,8 +370,10 @@ def _serve_queues(state: State, decisions: Decisions) -> int:
             patience_s = g.slot_patience_s
         elif decision == NO_CAPACITY:
             patience_s = g.replica_patience_s
-        # One that was answered in part is owed the rest.
-        if now_s - request.arrival_s >= patience_s and np.isnan(request.first_token_s):
+        if not np.isnan(request.first_token_s):
+            # One that was answered in part is owed the rest.
+            patience_s = g.total_s
+        if now_s - request.arrival_s >= patience_s:
             g.shed += 1
             _free(state, _dequeue(state, group))
         else:

@@ -64,8 +64,7 @@ class _Run:
     def __init__(self, setting: Setting, policy: CapacityPolicy) -> None:
         self._setting, self._policy = setting, policy
         catalogue = setting.catalogue
-        patient_s = catalogue.configuration.gateway.timeouts.first_token_s
-        self._model = FleetModel(catalogue, patient_s)
+        self._model = FleetModel(catalogue)
         self._capacity = CapacityModel(
             self._model, setting.supply, setting.troubles, np.random.default_rng(setting.seed)
         )

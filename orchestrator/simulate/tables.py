@@ -72,6 +72,7 @@ GROUP = np.dtype(
         ("priority", "i8"),
         ("slot_patience_s", "f8"),  # for a slot where all are taken
         ("replica_patience_s", "f8"),  # for a replica where none is ready
+        ("total_s", "f8"),  # for the rest of an answer that broke off, from its arrival
         ("ttft_slo_s", "f8"),
         ("itl_slo_s", "f8"),
         ("situation", "i8"),  # a number for all that its decisions depend on but load and prompt

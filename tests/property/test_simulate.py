@@ -174,3 +174,16 @@ def test_the_bill_is_what_was_there_times_its_price(
     assert sum(sum(hour.values()) for hour in tally.usd_by_hour) == pytest.approx(
         sum(tally.usd_by_pool.values())
     )
+
+
+def test_an_answer_that_can_never_be_ended_is_given_up() -> None:
+    setting = Setting(
+        WORLD,
+        Prices(WORLD.configuration, {"cloud-gpu": Series([0.0], [2.0])}, EPOCH_S),
+        EPOCH_S,
+        supply={"home-gpu": Series([0.0, 10.0], [1.0, 0.0])},
+    )
+    tally = simulate(setting, [arrivals([(1.0, 100, 4000, 1)])], Planner(WORLD))
+    records = tally.workloads["records"]
+    assert (records.arrived, records.served, records.shed) == (1, 0, 1)
+    assert tally.duration_s < 700

@@ -110,7 +110,7 @@ def test_a_caller_is_known_by_its_subject_which_is_not_told(tmp_path: Path) -> N
         {"sub": ""},
         {"sub": 7},
     ],
-    ids=str,
+    ids=lambda claims: " ".join(claims),
 )
 def test_a_token_for_another_time_or_place_is_refused(
     tmp_path: Path, claims: dict[str, Any]
