@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+# pytest-xdist sets it in its workers, and a console that is made under it keeps that width.
+os.environ.pop("COLUMNS", None)
+
 
 @pytest.fixture(autouse=True)
 def _environment_stays(request: pytest.FixtureRequest) -> Iterator[None]:
