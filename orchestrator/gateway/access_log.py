@@ -40,20 +40,22 @@ class AccessEntry:
     data_class: str | None = None
     policy_version: str | None = None
     snapshot_version: int | None = None
-    """Of the last grant, as all that follows."""
+    """From here to `outcome`: of the attempt that gave the answer, else of the last one."""
     zone: str | None = None
     pool: str | None = None
     variant: str | None = None
     outcome: str | None = None
     attempts: int = 0
     queued_s: float = 0.0
+    """How long it waited for places, in all."""
     ttft_s: float | None = None
     prompt_tokens: int = 0
     """Of all attempts, like the other tokens."""
     cached_tokens: int = 0
     completion_tokens: int = 0
     usage_source: str | None = None
-    """`engine`, or `counted` where the engine gave no usage for an attempt."""
+    """`counted` where the gateway counted the tokens of an attempt, since its engine gave no usage;
+    else `engine`, or `none` where nothing reached an endpoint."""
 
 
 class AccessLog(BackgroundWriter[AccessEntry]):

@@ -85,7 +85,7 @@ class Accounting:
                 prompt_tokens=used.prompt_tokens,
                 cached_tokens=used.cached_tokens,
                 completion_tokens=used.completion_tokens,
-                usage_source="engine" if attempt.usage else "counted",
+                usage_source=attempt.usage_source,
                 ttft_s=first_s - call.started_s if first_s and call.request.stream else None,
                 duration_s=now_s - attempt.started_s,
             )

@@ -1,7 +1,7 @@
 """Requests wait here for endpoints that are full or not there yet, and are told when they may go.
 
-One at a time: whoever may go is given what was found for it, and takes its place before the next is
-looked at. So nobody is told of room that another one has taken, and room never goes unnoticed.
+To find that one may go is to take its place, in one step. So nobody is told of room that another
+one has taken, and room never goes unnoticed.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ class Outdated(Exception):
 @dataclass(slots=True, eq=False, kw_only=True)
 class Waiter(Ticket, Generic[Outcome]):
     look: "Callable[[Waiter[Outcome]], Outcome | None]"
-    """What became of it, if that can be said now. Else it has set `until_s`, which lies ahead.
-    Raises Outdated."""
+    """What became of it, if that can be said now: it has taken its place then. Else it has set
+    `until_s`, which lies ahead. Raises Outdated."""
     renew: "Callable[[], Awaitable[Waiter[Outcome]]]"
     """Who waits in its place when it is outdated. It may take its time: the place is kept."""
     until_s: float
@@ -40,17 +40,16 @@ class Waiter(Ticket, Generic[Outcome]):
 class Admission(Generic[Outcome]):
     def __init__(self, limit: int) -> None:
         self.queue: FairQueue[Waiter[Outcome]] = FairQueue(limit)
-        self._awake: Waiter[Outcome] | None = None
-        """It was told its outcome and has not acted on it yet."""
         self._scheduled = False
 
     @property
     def busy(self) -> bool:
         """Whether somebody waits, whom nobody may overtake."""
-        return self._awake is not None or len(self.queue) > 0
+        return len(self.queue) > 0
 
     async def wait(self, waiter: Waiter[Outcome]) -> Outcome:
-        """Its outcome. The caller acts on it before it awaits anything. Raises Shed."""
+        """Its outcome. Raises Shed, and what `look` and `renew` raise. One that is cancelled may
+        have its place by then."""
         shed = self.queue.join(waiter)
         if shed is not None and not shed.outcome.done():
             shed.outcome.set_result(None)
@@ -71,8 +70,6 @@ class Admission(Generic[Outcome]):
                 return found
         finally:
             self.queue.leave(waiter)
-            if self._awake is waiter:
-                self._awake = None
             self._schedule()
 
     async def _told(self, waiter: Waiter[Outcome]) -> Outcome | None:
@@ -103,8 +100,8 @@ class Admission(Generic[Outcome]):
         self._next()
 
     def _next(self) -> None:
-        if self._awake is not None:
-            return
+        """Tells the first of those who may go. The others of the loop have their turn before the
+        next one."""
         for waiter in self.queue.heads():
             if waiter.outcome.done():  # it is outdated, and being renewed
                 self.queue.rest(waiter)
@@ -123,5 +120,5 @@ class Admission(Generic[Outcome]):
                     continue
                 waiter.outcome.set_result(found)
             self.queue.leave(waiter)
-            self._awake = waiter
+            self._schedule()
             return

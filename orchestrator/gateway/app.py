@@ -15,7 +15,6 @@ from orchestrator.gateway.api import Api
 from orchestrator.gateway.asgi import AsgiScope, Receive, Send
 from orchestrator.gateway.background import background
 from orchestrator.gateway.batches import BatchApi
-from orchestrator.gateway.decisions import Ruling
 from orchestrator.gateway.deferred import Deferred
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
@@ -29,6 +28,7 @@ from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import Upstreams
 from orchestrator.ledger.audit import AuditLog
 from orchestrator.ledger.usage import UsageLedger
+from orchestrator.policy.grant import Grant
 from orchestrator.safe_log import loop_exception
 from orchestrator.sessions.ratchet import Ratchet
 from orchestrator.signals.report import AuditHead
@@ -47,13 +47,12 @@ class Gateway:
     def __init__(self, state: Path) -> None:
         """`state` is the directory with the policy in force, and for all that is put on record."""
         self.telemetry = Telemetry()
-        admission: Admission[Ruling] = Admission(0)
+        admission: Admission[Grant] = Admission(0)
         self._exchange = Exchange(state, self.telemetry, admission.queue, self._audit_head)
-        self._ratchet = Ratchet(state / "sessions.sqlite", _session_key())
-        sensitivity = Sensitivity(self._ratchet)
+        self._sensitivity = Sensitivity(Ratchet(state / "sessions.sqlite", _session_key()))
         self._access = Access(self._exchange)
         self._limiter = Limiter(state / "limits")
-        intake = Intake(self._exchange, sensitivity)
+        intake = Intake(self._exchange, self._sensitivity)
         self._ledger = UsageLedger(state / "ledger.sqlite")
         self._audit = AuditLog(state / "audit", self._exchange.gateway_id)
         self._records = Records(self._ledger, self._audit)
@@ -66,7 +65,12 @@ class Gateway:
         self._replicas = Replicas(state / "metrics", self._exchange.gateway_id)
         self._upstreams = Upstreams(self.spec.timeouts)
         self._relay = Relay(
-            self._exchange, admission, self._upstreams, sensitivity, self._records, self.telemetry
+            self._exchange,
+            admission,
+            self._upstreams,
+            self._sensitivity,
+            self._records,
+            self.telemetry,
         )
         self._api = Api(
             self._exchange,
@@ -99,7 +103,7 @@ class Gateway:
         async with AsyncExitStack() as running:
             await receive()
             asyncio.get_running_loop().set_exception_handler(loop_exception)
-            running.callback(self._ratchet.close)
+            running.callback(self._sensitivity.close)
             running.enter_context(self._ledger)
             running.enter_context(self._audit)
             running.enter_context(self._access_log)

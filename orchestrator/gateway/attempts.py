@@ -4,8 +4,10 @@ It has begun with its first token, or with a whole body. Until then it may fail 
 """
 
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -20,7 +22,7 @@ from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.placement import Placement
 from orchestrator.gateway.refusals import OUT_OF_TIME, engine_message, not_offered
 from orchestrator.gateway.request import InferenceRequest
-from orchestrator.gateway.sensitivity import Sensitivity
+from orchestrator.gateway.sensitivity import Sensitivity, written
 from orchestrator.gateway.stream import Stream
 from orchestrator.gateway.upstream import UpstreamFailed, UpstreamResponse, Upstreams
 
@@ -92,7 +94,10 @@ class Attempts:
                 await begun.stream.first_token()
             else:
                 begun.body = await begun.response.body(self.left_s(call))
-                self._read(call, attempt, begun.body)
+                answer = self._read(call, attempt, begun.body)
+                if call.answer_is_kept:
+                    attempt.said.take(answer)
+                    await self.keep_answer(call, attempt)
             self._accounting.first_token(call, attempt)
             self._decisions.succeeded(call, attempt)
             return begun
@@ -114,14 +119,19 @@ class Attempts:
             self._accounting.failed(attempt, reason)
             self._decisions.failed(attempt, reason)
 
-    def keep_answer(self, call: Call, attempt: Attempt) -> None:
-        """What was said, for its conversation to be known by. Raises ApiError 503 when a raised
-        conversation could not be known again."""
-        if not call.answer_is_kept:
-            return
+    async def keep_answer(self, call: Call, attempt: Attempt) -> None:
+        """What was said in a raised conversation, for it to be known by. Raises ApiError 503 when
+        it could not be known again."""
+        try:
+            await written(self._remember(call, attempt))
+        except ApiError as error:
+            attempt.outcome = error.code
+            raise
+
+    def _remember(self, call: Call, attempt: Attempt) -> Future[None]:
+        """Raises ApiError 503."""
         said, attempt.said = attempt.said, call.request.dialect.answer()
-        for turn in said.turns():
-            self._sensitivity.remember_answer(call.labels, turn)
+        return self._sensitivity.remember_answer(call.labels, said.turns())
 
     def end(self, call: Call, begun: Begun) -> None:
         """Cancels upstream what has not come to its end."""
@@ -145,6 +155,7 @@ class Attempts:
             upstream_id,
             timeout_s,
             attempt.traceparent,
+            attempt.was_sent,
         )
 
     async def _refused(self, call: Call, begun: Begun) -> None:
@@ -158,7 +169,7 @@ class Attempts:
         withheld = self._upstreams.withheld(begun.attempt.grant.candidate)
         raise ApiError(status, "invalid_request", engine_message(body, withheld))
 
-    def _read(self, call: Call, attempt: Attempt, body: bytes) -> None:
+    def _read(self, call: Call, attempt: Attempt, body: bytes) -> dict[str, Any]:
         try:
             answer = orjson.loads(body)
         except orjson.JSONDecodeError:
@@ -170,13 +181,7 @@ class Attempts:
             raise UpstreamFailed("engine_error")
         attempt.usage = call.request.dialect.usage(answer)
         attempt.outcome = "complete"
-        if call.answer_is_kept:
-            attempt.said.take(answer)
-            try:
-                self.keep_answer(call, attempt)
-            except ApiError as error:
-                attempt.outcome = error.code
-                raise
+        return answer
 
     def _close(self, call: Call, attempt: Attempt, begun: Begun | None) -> None:
         """Whatever goes wrong in one step, the others are done."""
@@ -186,8 +191,9 @@ class Attempts:
                 if begun.stream is not None:
                     attempt.usage = begun.stream.reader.usage
             # Also of an answer that broke off: its client has the part that was sent.
-            with suppress(ApiError):
-                self.keep_answer(call, attempt)
+            if call.answer_is_kept:
+                with suppress(ApiError):
+                    self._remember(call, attempt)
         finally:
             try:
                 self._accounting.closed(call, attempt)

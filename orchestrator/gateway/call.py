@@ -97,6 +97,8 @@ class Attempt:
     """By what was passed on, for an engine that tells none."""
     estimated_prompt_tokens: int = 0
     """For the same: by the length of what is sent."""
+    is_sent: bool = False
+    """Whether the request was written to a connection."""
     outcome: str = "cancelled"
     kind: str = "first"
     """Or `retry`, `hedge`, `continuation`."""
@@ -108,13 +110,23 @@ class Attempt:
     def endpoint(self) -> str:
         return self.grant.candidate.endpoint
 
+    def was_sent(self) -> None:
+        self.is_sent = True
+
+    @property
+    def usage_source(self) -> str:
+        """`engine`: its word; `counted`: by what was sent and what was passed on; `none`: nothing
+        reached the endpoint, and nothing was used."""
+        if self.usage is not None:
+            return "engine"
+        return "counted" if self.is_sent and self.outcome != "unreachable" else "none"
+
     @property
     def used(self) -> Usage:
-        """By the engine's word; else by what was sent and what was passed on, unless the endpoint
-        was not reached or answered with a status that refuses."""
+        """By `usage_source`. A status that refuses costs no prompt."""
         if self.usage is not None:
             return self.usage
-        if self.outcome == "unreachable" or self.outcome.startswith("status_"):
+        if self.usage_source == "none" or self.outcome.startswith("status_"):
             return self.counted
         prompt = self.counted.prompt_tokens or self.estimated_prompt_tokens
         return replace(self.counted, prompt_tokens=prompt)

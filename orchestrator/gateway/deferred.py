@@ -23,7 +23,6 @@ from orchestrator.config.data_class import DataClass
 from orchestrator.gateway import metrics
 from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.background import background
-from orchestrator.gateway.decisions import Ruling
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.intake import Intake
 from orchestrator.gateway.line import LineRun, NoCaller, caller_of, is_stale
@@ -31,6 +30,7 @@ from orchestrator.gateway.observer import Observer
 from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.facts import Facts
+from orchestrator.policy.grant import Grant
 from orchestrator.safe_log import without_text
 
 log = logging.getLogger("orchestrator.gateway")
@@ -60,7 +60,7 @@ class Deferred:
         self,
         directory: Path,
         exchange: Exchange,
-        admission: Admission[Ruling],
+        admission: Admission[Grant],
         intake: Intake,
         observer: Observer,
         telemetry: Telemetry,

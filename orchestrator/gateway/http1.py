@@ -8,6 +8,7 @@ answer. Nothing is decompressed, no redirect is followed, no cookie kept.
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
@@ -300,8 +301,9 @@ class HttpResponse:
         self._connection: UpstreamConnection | None = None
         self.status = 0
 
-    async def start(self, timeout_s: float) -> Self:
-        """Sends the request and waits for the head of the answer. Raises HttpFailed."""
+    async def start(self, timeout_s: float, sent: Callable[[], None] = lambda: None) -> Self:
+        """Sends the request and waits for the head of the answer. `sent` is called when it is
+        written. Raises HttpFailed."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
         connection = self._pool.idle()
@@ -310,6 +312,7 @@ class HttpResponse:
                 connection = await self._pool.fresh()
             self._connection = connection
             connection.ask(self._head, self._body)
+            sent()
             while not connection.status and not connection.failure:
                 left_s = until_s - loop.time()
                 if left_s <= 0:

@@ -1,4 +1,4 @@
-"""Requests that this gateway has open upstream, by endpoint."""
+"""Places that this gateway's requests have at endpoints, from the grant on, by endpoint."""
 
 from collections import defaultdict
 

@@ -111,8 +111,8 @@ def _tell(entry: AccessEntry, call: Call) -> None:
     entry.prompt_tokens = used.prompt_tokens
     entry.cached_tokens = used.cached_tokens
     entry.completion_tokens = used.completion_tokens
-    counted = any(attempt.usage is None for attempt in call.attempts)
-    entry.usage_source = "counted" if counted else "engine"
+    sources = {attempt.usage_source for attempt in call.attempts}
+    entry.usage_source = next(s for s in ("counted", "engine", "none") if s in sources)
 
 
 def tracing_by_environment(gateway_id: str) -> "Tracing | None":

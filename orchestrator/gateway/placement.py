@@ -14,8 +14,9 @@ from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.expected_wait import expected_wait, retry_after_s
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.refusals import deadline_unreachable, denial, queue_full
-from orchestrator.gateway.sensitivity import Sensitivity
+from orchestrator.gateway.sensitivity import Sensitivity, written
 from orchestrator.gateway.telemetry import Telemetry
+from orchestrator.gateway.usage import NOTHING, Usage
 from orchestrator.policy.decide import Decision
 from orchestrator.policy.grant import Grant
 from orchestrator.policy.selection import Selection
@@ -25,7 +26,7 @@ class Placement:
     def __init__(
         self,
         exchange: Exchange,
-        admission: Admission[Ruling],
+        admission: Admission[Grant],
         decisions: Decisions,
         sensitivity: Sensitivity,
         records: Records,
@@ -46,11 +47,17 @@ class Placement:
         self._admission.queue.limit = spec.max_queued_requests
         self._admission.stir()
 
-    def remember(self, call: Call) -> None:
-        """What the request was found to be, before anything of it is sent. Raises ApiError 503."""
+    def read(self, call: Call) -> bool:
+        """Counts what the request was found to be. Returns whether it has to be remembered before
+        anything of it is sent. Raises ApiError 503."""
         own = call.rules.catalogue.workloads[call.caller.workload].data_class
         self._telemetry.read(call.caller.workload, own, call.labels)
-        call.answer_is_kept = self._sensitivity.remember(call.labels, own)
+        call.answer_is_kept = self._sensitivity.raises(call.labels, own)
+        return call.answer_is_kept
+
+    async def remember(self, call: Call) -> None:
+        """Raises ApiError 503."""
+        await written(self._sensitivity.remember(call.labels))
 
     async def granted(
         self,
@@ -63,7 +70,8 @@ class Placement:
         """Where an attempt may go, on record. Where nothing has room at first, what the workload
         says to that: a smaller variant, or patience. `failed`: endpoints that failed this request,
         with the reason; `left_s`: of the time that it may wait; `spare`: it is no loss, so that it
-        does not wait and overtakes nobody. Raises ApiError."""
+        does not wait and overtakes nobody. The place there is taken, until the attempt is closed.
+        Raises ApiError."""
         asked_s = time.monotonic()
         if number > 1:
             _check_again(call)
@@ -77,18 +85,24 @@ class Placement:
         elif left_s > 0 and (found.decision.grant is None or self._admission.busy):
             if self._until_s(call, failed, found.decision) > asked_s:
                 try:
-                    found = await self._wait(call, number, failed, found, asked_s + left_s)
+                    return await self._wait(call, number, failed, found, asked_s + left_s)
                 finally:
                     call.queued_s += time.monotonic() - asked_s
         else:
             queue.arrives(workload.name, workload.priority)
+        return self._taken(call, number, failed, found)
+
+    def _taken(self, call: Call, number: int, failed: dict[str, str], found: Ruling) -> Grant:
+        """What was decided just now goes on record, and its place is taken, before anything else is
+        decided. Raises ApiError."""
         self._record(call, number, found)
         grant = found.decision.grant
         if grant is None:
             raise self._refusal(call, found.decision, bool(failed))
-        expected = self._expected_tokens(call)
+        workload, expected = self._workload(call), self._expected_tokens(call)
         call.charged += expected
-        queue.goes(workload.name, workload.priority, expected)
+        self._admission.queue.goes(workload.name, workload.priority, expected)
+        self._telemetry.inflight.add(grant.candidate.endpoint, 1)
         return grant
 
     async def _wait(
@@ -98,24 +112,29 @@ class Placement:
         failed: dict[str, str],
         found: Ruling,
         latest_s: float,
-    ) -> Ruling:
+    ) -> Grant:
         """Until it may go, or its time is over. Raises ApiError when it never could in time, or
         has to make way for others."""
+        granted: Grant | None = None
 
         def until_s(decision: Decision) -> float:
             return min(self._until_s(call, failed, decision), latest_s)
 
-        def look(waiter: Waiter[Ruling]) -> Ruling | None:
+        def look(waiter: Waiter[Grant]) -> Grant | None:
+            nonlocal granted
             if call.rules is not self._exchange.rules:
                 raise Outdated
             found = self._decisions.of(call, failed)
             if found.decision.grant is not None:
                 _check_again(call)
-                return found
-            waiter.until_s = until_s(found.decision)
-            return None if waiter.until_s > time.monotonic() else found
+            else:
+                waiter.until_s = until_s(found.decision)
+                if waiter.until_s > time.monotonic():
+                    return None
+            granted = self._taken(call, number, failed, found)
+            return granted
 
-        async def renew() -> Waiter[Ruling]:
+        async def renew() -> Waiter[Grant]:
             await self._keep_up(call)
             found = self._decisions.of(call, failed)
             if found.decision.denied == "model_not_found":
@@ -123,7 +142,7 @@ class Placement:
                 raise self._refusal(call, found.decision, bool(failed))
             return waiter_for(found.decision)
 
-        def waiter_for(decision: Decision) -> Waiter[Ruling]:
+        def waiter_for(decision: Decision) -> Waiter[Grant]:
             return self._waiter(call, failed, decision, until_s(decision), look, renew)
 
         workload = self._workload(call)
@@ -139,6 +158,10 @@ class Placement:
             except Shed:
                 self._record(call, number, found)
                 raise self._shed(call, found.decision, queue_full) from None
+            except asyncio.CancelledError:
+                if granted is not None:
+                    self.give_back(call, granted.candidate.endpoint)
+                raise
 
     def _waiter(
         self,
@@ -146,9 +169,9 @@ class Placement:
         failed: dict[str, str],
         decision: Decision,
         until_s: float,
-        look: Callable[[Waiter[Ruling]], Ruling | None],
-        renew: Callable[[], Awaitable[Waiter[Ruling]]],
-    ) -> Waiter[Ruling]:
+        look: Callable[[Waiter[Grant]], Grant | None],
+        renew: Callable[[], Awaitable[Waiter[Grant]]],
+    ) -> Waiter[Grant]:
         workload, selection = self._workload(call), self._selection(call, decision)
         return Waiter(
             workload.name,
@@ -229,14 +252,17 @@ class Placement:
         return error
 
     def closed(self, call: Call, attempt: Attempt) -> None:
-        """Its place is free again, and its workload has had this service."""
         self._decisions.closed(attempt)
-        used = attempt.used
+        self.give_back(call, attempt.endpoint, attempt.used)
+
+    def give_back(self, call: Call, endpoint: str, used: Usage = NOTHING) -> None:
+        """Its place is free again, and its workload has had this service."""
+        self._telemetry.inflight.add(endpoint, -1)
         self._admission.queue.ended(
             call.caller.workload, call.charged, used.prompt_tokens, used.completion_tokens
         )
         call.charged = 0.0
-        self._admission.stir(attempt.endpoint)
+        self._admission.stir(endpoint)
 
     async def _keep_up(self, call: Call) -> None:
         """A request is decided by the rules that it was read by: where others are in force now, it
@@ -256,7 +282,8 @@ class Placement:
                 call.request.content,
             )
             call.rules, call.labels = rules, labels
-            self.remember(call)
+            if self.read(call):
+                await self.remember(call)
 
 
 def _check_again(call: Call) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import partial
 
 from orchestrator.config.spec import Hedge
@@ -17,17 +18,19 @@ from orchestrator.gateway.admission import Admission
 from orchestrator.gateway.attempts import Attempts, Begun
 from orchestrator.gateway.call import Attempt, Call
 from orchestrator.gateway.continuation import continuation
-from orchestrator.gateway.decisions import Decisions, Ruling
+from orchestrator.gateway.decisions import Decisions
 from orchestrator.gateway.dialects.choices_reader import ChoicesReader
 from orchestrator.gateway.errors import ApiError, ClientGone, unavailable
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.placement import Placement
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.refusals import OUT_OF_TIME, interruption, too_late
+from orchestrator.gateway.request import InferenceRequest
 from orchestrator.gateway.retries import RetryBudget
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import UpstreamFailed, Upstreams
+from orchestrator.policy.grant import Grant
 from orchestrator.policy.snapshot import Hold
 
 EVICTED = "evicted"
@@ -40,7 +43,7 @@ class Relay:
     def __init__(
         self,
         exchange: Exchange,
-        admission: Admission[Ruling],
+        admission: Admission[Grant],
         upstreams: Upstreams,
         sensitivity: Sensitivity,
         records: Records,
@@ -71,7 +74,8 @@ class Relay:
     async def run(self, call: Call) -> None:
         """Answers the call. Raises ApiError while nothing has been sent yet, ClientGone when a
         whole answer is not read in time."""
-        self._placement.remember(call)
+        if self._placement.read(call):
+            await self._placement.remember(call)
         budget = self._exchange.catalogue.configuration.policy.retry_budget
         self._retries.request(budget, time.monotonic())
         begun = await self._begun(call)
@@ -92,13 +96,26 @@ class Relay:
             try:
                 hedge = self._hedge(call)
                 if hedge is None:
-                    return await self._attempts.begin(call, attempt)
+                    return await self._begin(call, attempt, failed)
                 return await self._first_to_begin(call, attempt, hedge, failed)
             except UpstreamFailed as failure:
                 if failure.reason == OUT_OF_TIME:
                     raise too_late() from None
-                failed[attempt.endpoint] = f"failed this request: {failure.reason}"
         raise unavailable("upstream_failed", "No replica answered. Try again shortly.")
+
+    async def _begin(
+        self,
+        call: Call,
+        attempt: Attempt,
+        failed: dict[str, str],
+        rest: tuple[InferenceRequest, ChoicesReader] | None = None,
+    ) -> Begun:
+        """As `Attempts.begin`; why it fails is in `failed` then."""
+        try:
+            return await self._attempts.begin(call, attempt, rest)
+        except UpstreamFailed as failure:
+            failed[attempt.endpoint] = f"failed this request: {failure.reason}"
+            raise
 
     async def _granted(self, call: Call, failed: dict[str, str], kind: str) -> Attempt:
         """Raises ApiError."""
@@ -122,31 +139,29 @@ class Relay:
         self, call: Call, attempt: Attempt, hedge: Hedge, failed: dict[str, str]
     ) -> Begun:
         """Of two attempts, where the first one takes its time; the other is cancelled. Raises
-        UpstreamFailed when both fail, of which the other is in `failed` then."""
-        first = asyncio.create_task(self._attempts.begin(call, attempt))
+        UpstreamFailed when both fail."""
+        first = asyncio.create_task(self._begin(call, attempt, failed))
         racing = {first}
-        other: Attempt | None = None
         try:
             await asyncio.wait(racing, timeout=hedge.after_s)
             if not first.done() and (other := await self._second(call, attempt, failed)):
-                racing.add(asyncio.create_task(self._attempts.begin(call, other)))
+                racing.add(asyncio.create_task(self._begin(call, other, failed)))
             while True:
-                done, running = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
-                errors = [error for task in done if (error := task.exception())]
+                done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     if task.exception() is None:
                         racing.discard(task)
                         return task.result()
-                if other is not None and done - {first}:
-                    failed[other.endpoint] = "failed this request, as a hedge"
-                racing = running
-                # What the client must change is told at once, whoever says it.
-                if refusals := [e for e in errors if isinstance(e, ApiError)]:
-                    raise refusals[0]
-                if not racing:
-                    raise errors[0]
+                for task in done:
+                    racing.discard(task)
+                    error = task.exception()
+                    assert error is not None, "those without have won"
+                    # What the client must change is told at once, whoever says it.
+                    if isinstance(error, ApiError) or not racing:
+                        raise error
         finally:
-            # Without waiting: who is cancelled while it waits here would lose the one that won.
+            # Without waiting: who is cancelled while it waits here would lose the one that won. All
+            # have begun by now, and give back their places: a task runs before its maker is woken.
             for task in racing:
                 task.cancel()
                 task.add_done_callback(partial(self._too_late, call))
@@ -223,7 +238,9 @@ class Relay:
                     done = True
                 else:
                     if done:
-                        piece = self._kept_end(call, begun, piece)
+                        begun.attempt.outcome = "complete"
+                if done and call.answer_is_kept:
+                    piece = await self._kept_end(call, begun, piece)
                 await call.send(
                     {"type": "http.response.body", "body": piece, "more_body": not done}
                 )
@@ -231,15 +248,13 @@ class Relay:
             del self._passing[begun]
             self._attempts.end(call, begun)
 
-    def _kept_end(self, call: Call, begun: Begun, end: bytes) -> bytes:
+    async def _kept_end(self, call: Call, begun: Begun, end: bytes) -> bytes:
         """The end of an answer, which is sent when its conversation can be known again."""
         assert begun.stream is not None, "only streams have an end of their own"
         try:
-            self._attempts.keep_answer(call, begun.attempt)
+            await self._attempts.keep_answer(call, begun.attempt)
         except ApiError as error:
-            begun.attempt.outcome = error.code
             return begun.stream.reader.interruption(error)
-        begun.attempt.outcome = "complete"
         return end
 
     def _leave_what_is_lost(self) -> None:
@@ -275,10 +290,10 @@ class Relay:
         while may_go_on:
             try:
                 attempt = await self._granted(call, failed, "continuation")
-                attempt.said = broken.attempt.said
-                return await self._attempts.begin(call, attempt, (request, reader))
-            except UpstreamFailed as failure:
-                failed[attempt.endpoint] = f"failed this request: {failure.reason}"
+                # Of its own: what one that fails has read is no part of the answer.
+                attempt.said = deepcopy(broken.attempt.said)
+                return await self._begin(call, attempt, failed, (request, reader))
+            except UpstreamFailed:
                 may_go_on = self._may_try_again(call)
             except ApiError:
                 return None

@@ -4,7 +4,10 @@ Every label can raise the class of the workload, and none can lower it. Whoever 
 restricted.
 """
 
+import asyncio
 import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +47,13 @@ class Sensitivity:
 
     def __init__(self, ratchet: Ratchet) -> None:
         self._ratchet = ratchet
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="sessions")
+        """Writes in the order in which it is asked to: the event loop never waits for the disk."""
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._writer.shutdown()
+        self._ratchet.close()
 
     def read(
         self,
@@ -63,12 +73,10 @@ class Sensitivity:
             return Labels(claimed, DataClass.RESTRICTED, classification, None)
         return Labels(claimed, conversation.data_class, classification, conversation)
 
-    def remember(self, labels: Labels, own: DataClass) -> bool:
-        """Before anything is sent: a conversation above the workload's own class is kept as what
-        it is. Returns whether its answer has to be kept too.
-
-        Raises ApiError 503 when it cannot be kept, since its next turn would not be known.
-        """
+    def raises(self, labels: Labels, own: DataClass) -> bool:
+        """Whether the request is above the workload's own class: then its conversation has to be
+        kept before anything is sent, and its answer before its end is. Raises ApiError 503 when
+        there is nothing to know it by again."""
         if labels.conversation is None:
             if max(labels.claimed, labels.content) > own:
                 raise _unknowable()
@@ -78,19 +86,40 @@ class Sensitivity:
             if own <= DataClass.INTERNAL:
                 self._ratchet.seen_unraised(labels.conversation)
             return False
-        try:
-            self._ratchet.keep(labels.conversation, highest)
-        except SessionsUnavailable:
-            raise _unknowable() from None
         return True
 
-    def remember_answer(self, labels: Labels, answer: Turn) -> None:
-        """Before the end of the answer is sent. Raises ApiError 503 as `remember` does."""
-        assert labels.conversation is not None
+    def remember(self, labels: Labels) -> Future[None]:
+        """Begins to write what the conversation is. Raises ApiError 503 when nothing is written any
+        more."""
+        conversation = labels.conversation
+        assert conversation is not None, "without one nothing is raised"
+        return self._begun(lambda: self._ratchet.keep(conversation, labels.highest))
+
+    def remember_answer(self, labels: Labels, answer: Sequence[Turn]) -> Future[None]:
+        """As `remember`, what was answered."""
+        conversation = labels.conversation
+        assert conversation is not None, "without one nothing is raised"
+
+        def write() -> None:
+            for turn in answer:
+                self._ratchet.keep_answer(conversation, turn, labels.highest)
+
+        return self._begun(write)
+
+    def _begun(self, write: Callable[[], None]) -> Future[None]:
         try:
-            self._ratchet.keep_answer(labels.conversation, answer, labels.highest)
-        except SessionsUnavailable:
+            return self._writer.submit(write)
+        except RuntimeError:
             raise _unknowable() from None
+
+
+async def written(begun: Future[None]) -> None:
+    """It is written also when the client goes away meanwhile. Raises ApiError 503 when it cannot
+    be, since the conversation's next turn would not be known."""
+    try:
+        await asyncio.shield(asyncio.wrap_future(begun))
+    except SessionsUnavailable:
+        raise _unknowable() from None
 
 
 def _unknowable() -> Exception:

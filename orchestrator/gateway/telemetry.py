@@ -73,7 +73,6 @@ class Telemetry:
 
     def opened(self, endpoint: str, attempt: object, waits_since_s: float | None) -> None:
         """`waits_since_s` is for attempts that will tell of their first token."""
-        self.inflight.add(endpoint, 1)
         if waits_since_s is not None:
             self._waiting[endpoint][attempt] = waits_since_s
 
@@ -99,7 +98,6 @@ class Telemetry:
     ) -> None:
         """`kind` and `outcome` as the catalogue of metrics has them. `slot_s`: from the first token
         of a stream to its end."""
-        self.inflight.add(endpoint, -1)
         self._waiting[endpoint].pop(attempt, None)
         tally = self._tallies[endpoint]
         if slot_s is not None and len(tally.slot_s) < MAX_SAMPLES:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -103,8 +104,10 @@ class Upstreams:
         request_id: str,
         timeout_s: float,
         traceparent: str = "",
+        sent: Callable[[], None] = lambda: None,
     ) -> UpstreamResponse:
         """POST to the granted endpoint and nowhere else: a redirect is an answer like any other.
+        `sent` is called when the request is written.
 
         The answer has to be closed. Raises UpstreamFailed when no headers come in time.
         """
@@ -119,7 +122,7 @@ class Upstreams:
             head += f"traceparent: {traceparent}\r\n"
         response = HttpResponse(target.pool, head.encode("ascii") + target.headers, body)
         try:
-            return UpstreamResponse(await response.start(timeout_s))
+            return UpstreamResponse(await response.start(timeout_s, sent))
         except BaseException as error:
             response.close()
             if isinstance(error, HttpFailed):

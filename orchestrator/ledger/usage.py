@@ -1,4 +1,4 @@
-"""The append-only record of every attempt that an upstream answered."""
+"""The append-only record of what every attempt used, whether an endpoint answered it or not."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from orchestrator.ledger.writer import BackgroundWriter
 
 
 class UsageRecord(NamedTuple):
-    """One attempt. Times are seconds; tokens are the engine's own count unless said otherwise."""
+    """One attempt, as it ended."""
 
     request_id: str
     attempt: int
@@ -26,12 +26,14 @@ class UsageRecord(NamedTuple):
     snapshot_version: int
     usd_per_gpu_hour: float | None
     outcome: str
-    """`complete`, `cancelled` (the client left) or the reason of a failure."""
+    """`complete`; `cancelled`, when its client left or another attempt was faster; or the reason of
+    a failure."""
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
     usage_source: str
-    """`engine`, or `counted` when the engine gave no usage."""
+    """Whose count the tokens are: `engine`; `counted`, by the gateway, where the engine gave none;
+    `none` where nothing reached the endpoint."""
     ttft_s: float | None
     duration_s: float
 

@@ -24,28 +24,26 @@ class SessionStore:
     expire.
 
     A filter in memory answers for what was never raised, so that an ordinary request costs no
-    query; it takes what other gateways add as soon as they have added it.
+    query; it takes what anybody adds as soon as it is added.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises SessionsUnavailable."""
         self._filter = np.zeros(1 << FILTER_BITS, bool)
-        self._lock = threading.Lock()
-        """One at a time on the connection: a read within another's transaction would see rows that
-        may never be."""
+        self._reading, self._writing = threading.Lock(), threading.Lock()
+        """One at a time on each connection. There are two, so that no read waits for the disk of a
+        write, or sees rows within its transaction that may never be."""
         self._seen_row = 0
         self._seen_version = -1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute(
+            self._writes, self._reads = _connected(path), _connected(path)
+            self._writes.execute("PRAGMA journal_mode=WAL")
+            self._writes.execute(
                 "CREATE TABLE IF NOT EXISTS raised (row INTEGER PRIMARY KEY AUTOINCREMENT, "
                 "fingerprint INTEGER NOT NULL, data_class INTEGER NOT NULL)"
             )
-            self._connection.execute(
+            self._writes.execute(
                 "CREATE UNIQUE INDEX IF NOT EXISTS raised_once ON raised (fingerprint, data_class)"
             )
             self._refresh()
@@ -53,12 +51,13 @@ class SessionStore:
             raise SessionsUnavailable(type(error).__name__) from None
 
     def close(self) -> None:
-        self._connection.close()
+        self._reads.close()
+        self._writes.close()
 
     def highest(self, fingerprints: Fingerprints) -> DataClass:
         """The highest class that any of them was seen in. Raises SessionsUnavailable."""
         try:
-            with self._lock:
+            with self._reading:
                 return self._highest(fingerprints)
         except sqlite3.Error as error:
             raise SessionsUnavailable(type(error).__name__) from None
@@ -74,42 +73,47 @@ class SessionStore:
         """Returns when every gateway of the node can see them. Raises SessionsUnavailable."""
         rows = [(int(f), int(data_class)) for f in fingerprints.view(np.int64)]
         try:
-            with self._lock:
+            with self._writing:
                 self._insert(rows)
         except sqlite3.Error as error:
             raise SessionsUnavailable(type(error).__name__) from None
-        self._filter[_slots(fingerprints)] = True
 
     def _insert(self, rows: list[tuple[int, int]]) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
+        self._writes.execute("BEGIN IMMEDIATE")
         try:
-            self._connection.executemany(
+            self._writes.executemany(
                 "INSERT OR IGNORE INTO raised (fingerprint, data_class) VALUES (?, ?)", rows
             )
-            self._connection.execute("COMMIT")
+            self._writes.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._writes.execute("ROLLBACK")
             raise
 
     def _ask(self, fingerprints: Fingerprints) -> DataClass:
         marks = ", ".join("?" * len(fingerprints))
-        (highest,) = self._connection.execute(
+        (highest,) = self._reads.execute(
             f"SELECT max(data_class) FROM raised WHERE fingerprint IN ({marks})",  # noqa: S608
             [int(f) for f in fingerprints.view(np.int64)],
         ).fetchone()
         return DataClass(highest or 0)
 
     def _refresh(self) -> None:
-        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        (version,) = self._reads.execute("PRAGMA data_version").fetchone()
         if version == self._seen_version:
             return
-        rows = self._connection.execute(
+        rows = self._reads.execute(
             "SELECT row, fingerprint FROM raised WHERE row > ? ORDER BY row", (self._seen_row,)
         ).fetchall()
         if rows:
             self._filter[_slots(np.array([f for _, f in rows], np.int64).view(np.uint64))] = True
             self._seen_row = rows[-1][0]
         self._seen_version = version
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
 
 
 def _slots(fingerprints: Fingerprints) -> npt.NDArray[np.int64]:

@@ -285,6 +285,20 @@ def test_an_odd_usage_breaks_no_answer_and_is_not_what_is_charged(
     ]
 
 
+def test_an_attempt_that_nobody_took_up_has_used_nothing_and_the_ledger_says_so(
+    tmp_path: Path,
+) -> None:
+    async def test(w: World) -> None:
+        async with w.post() as answer:
+            assert answer.status == 200
+
+    run(tmp_path, test, home_is_dead=True)
+    assert billed(tmp_path, "pool, outcome, prompt_tokens, usage_source") == [
+        ("a-home", "unreachable", 0, "none"),
+        ("b-away", "complete", 4, "engine"),
+    ]
+
+
 ODD = [
     "data: [1]",
     'data: {"choices":[1]}',

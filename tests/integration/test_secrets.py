@@ -380,7 +380,7 @@ async def crash_later(*_: object, **__: object) -> Any:
     [
         (Access, "caller"),
         (Decisions, "of"),
-        (Placement, "remember"),
+        (Placement, "read"),
         (Decisions, "succeeded"),
         (Placement, "closed"),
         (Records, "decided"),

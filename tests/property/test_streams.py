@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -68,6 +70,7 @@ class Outcome:
     records: list[UsageRecord] = field(default_factory=list)
     remembered: str = ""
     """Of the answer, for its conversation to be known by."""
+    remembered_before_end: str = ""
 
 
 def chunk(choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -142,10 +145,14 @@ def relayed(chunks: list[bytes], end: UpstreamFailed | None) -> Outcome:
         if message["type"] == "http.response.body":
             outcome.sent += message["body"]
             outcome.ended = not message["more_body"]
+            outcome.remembered_before_end = outcome.remembered
 
     async def inside() -> None:
-        def remember(_: Labels, turn: Turn) -> None:
-            outcome.remembered += turn.text
+        def remember(_: Labels, answer: Sequence[Turn] = ()) -> Future[None]:
+            outcome.remembered += "".join(turn.text for turn in answer)
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
 
         telemetry = Telemetry()
         telemetry.inflight.follow(RULES.catalogue)
@@ -153,7 +160,7 @@ def relayed(chunks: list[bytes], end: UpstreamFailed | None) -> Outcome:
             EXCHANGE,  # type: ignore[arg-type]
             Admission(10),
             SimpleNamespace(send=send),  # type: ignore[arg-type]
-            SimpleNamespace(remember=lambda *_: True, remember_answer=remember),  # type: ignore[arg-type]
+            SimpleNamespace(raises=lambda *_: True, remember=remember, remember_answer=remember),  # type: ignore[arg-type]
             SimpleNamespace(decided=lambda *_: True, used=outcome.records.append),  # type: ignore[arg-type]
             telemetry,
         )
@@ -217,6 +224,7 @@ def test_a_spoiled_stream_passes_a_beginning_once_and_ends_typed(
     assert stream.text.startswith(text)
     # What the client has, it may quote; more than that it may have been is remembered too.
     assert outcome.remembered.startswith(text)
+    assert not outcome.ended or outcome.remembered_before_end.startswith(text)
     assert b"secret" not in outcome.sent
     if outcome.refused is not None:
         assert outcome.refused.status == 503

@@ -22,6 +22,8 @@ class Engines:
     def __init__(self, places: dict[str, int], limit: int = 100) -> None:
         self.admission: Admission[str] = Admission(limit)
         self.free = dict(places)
+        self.taken: dict[str, str] = {}
+        """By those who have been told and have not heard it yet."""
         self.order: list[str] = []
         self.looks = 0
         self.rules = 1
@@ -46,8 +48,10 @@ class Engines:
                 raise Outdated
             self.looks += 1
             found = next((e for e in reach if self.free[e] > 0), None)
-            if found is None and time.monotonic() >= until_s:
-                return "too late"
+            if found is None:
+                return "too late" if time.monotonic() >= until_s else None
+            self.free[found] -= 1
+            self.taken[name] = found
             return found
 
         async def renew() -> Waiter[str]:
@@ -71,11 +75,14 @@ class Engines:
         self.admission.stir()
 
     async def ask(self, name: str, **how: Any) -> str:
-        found = await self.admission.wait(self.waiter(name, **how))
+        try:
+            found = await self.admission.wait(self.waiter(name, **how))
+        except asyncio.CancelledError:
+            if name in self.taken:
+                self.ends(self.taken.pop(name))
+            raise
         self.order.append(name)
-        if found != "too late":
-            assert self.free[found] > 0, "two were given the same place"
-            self.free[found] -= 1
+        self.taken.pop(name, None)
         return found
 
     def ends(self, endpoint: str) -> None:

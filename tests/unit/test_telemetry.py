@@ -30,10 +30,10 @@ def shown(telemetry: Telemetry, name: str) -> dict[tuple[str, ...], float]:
 
 def test_only_streams_wait_for_a_first_token() -> None:
     telemetry = Telemetry()
+    telemetry.inflight.add(E, 2)
     telemetry.opened(E, "stream", 100)
     telemetry.opened(E, "whole", None)
     report = telemetry.report(103)[E]
-    assert report.inflight == 2
     assert report.waiting_ages_s == [3]
 
 
@@ -85,7 +85,14 @@ def test_what_became_of_an_attempt_is_told_by_its_kind() -> None:
         ("p", "v", "continuation", "complete"): 1,
         ("p", "v", "hedge", "cancelled"): 1,
     }
-    assert shown(telemetry, "orchestrator_inflight_requests") == {("p", "v"): 0}
+
+
+def test_a_place_is_told_from_its_grant_to_its_end() -> None:
+    telemetry = Telemetry()
+    for change, open_there in ((1, 1), (1, 2), (-1, 1)):
+        telemetry.inflight.add(E, change)
+        assert telemetry.report(100)[E].inflight == open_there
+        assert shown(telemetry, "orchestrator_inflight_requests") == {("p", "v"): open_there}
 
 
 def test_a_gauge_is_read_when_it_is_asked_for() -> None:
