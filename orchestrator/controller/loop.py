@@ -18,7 +18,7 @@ from orchestrator.controller.quotes import Quotes
 from orchestrator.controller.status import status
 from orchestrator.controller.strays import Strays
 from orchestrator.controller.sweeper import Sweeper
-from orchestrator.controller.traffic import Traffic
+from orchestrator.controller.traffic import Traffic, silence_s
 from orchestrator.ledger.audit_anchors import Head
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import (
@@ -67,7 +67,9 @@ class Controller:
         fleet.warm.update(self._memory.warm)
         configuration = catalogue.configuration
         self._traffic = Traffic(
-            configuration.controller.window_s, configuration.policy.snapshot_stale_s
+            configuration.controller.window_s,
+            silence_s(configuration),
+            None if self._memory.charged_to_s is None else now_s,
         )
         self._quotes = Quotes(configuration, self._memory.quotes, now_s)
         path = memory_path.with_name("zombies.json")
@@ -98,9 +100,7 @@ class Controller:
         self._catalogue = catalogue
         self._fleet.follow(catalogue)
         self._memory.follow(catalogue, now_s)
-        self._traffic.follow(
-            configuration.controller.window_s, configuration.policy.snapshot_stale_s
-        )
+        self._traffic.follow(configuration.controller.window_s, silence_s(configuration))
         self._quotes.follow(configuration, now_s)
 
     def audit_heads(self) -> list[Head]:
@@ -279,8 +279,8 @@ class Controller:
         orders = fleet.set_targets(targets, given_up, now_s) if self._acts else short
         for endpoint in orders:
             self._chronicle.ordered(endpoint, targets[endpoint], planned.reasons[endpoint], now_s)
-        silence_s = self._catalogue.configuration.controller.drain_timeout_s
-        for stray in self._strays.idle(self._traffic, fleet.unowned_metrics, silence_s, now_s):
+        limit_s = self._catalogue.configuration.controller.drain_timeout_s
+        for stray in self._strays.idle(self._traffic, fleet.unowned_metrics, limit_s, now_s):
             if not self._acts or fleet.release(stray.cluster, stray.found.name):
                 self._chronicle.released(stray, now_s)
 

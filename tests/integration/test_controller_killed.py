@@ -68,6 +68,7 @@ class World:
 
     def rules(self, with_cloud: bool = True) -> Catalogue:
         raw: dict[str, Any] = small().configuration.model_dump(mode="json")
+        raw["policy"]["snapshot_stale_s"] = TICK_S
         for cluster, url in zip(raw["clusters"], self._urls, strict=True):
             cluster |= {"url": url, "dashboard_url": url}
         if not with_cloud:

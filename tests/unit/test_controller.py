@@ -14,6 +14,7 @@ from orchestrator.controller.events import EventKind
 from orchestrator.controller.fleet import SCALE_RETRY_S, Fleet
 from orchestrator.controller.loop import MAX_GAP_S, Controller
 from orchestrator.controller.memory import Memory
+from orchestrator.controller.traffic import silence_s
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
 from orchestrator.pools.actuator import Replicas, Unowned
@@ -474,5 +475,31 @@ def test_what_lasts_is_told_when_it_begins_and_when_it_ends(run: Run) -> None:
         assert told(controller, EventKind.PRICE) == [
             ("cloud-gpu", "the newest price is not taken")
         ], "there is no such file"
+
+    run(test)
+
+
+@pytest.mark.parametrize("gateways", [0, 1])
+def test_a_drain_after_a_restart_waits_for_gateways_that_may_be_silent_and_no_longer(
+    run: Run, tmp_path: Path, gateways: int
+) -> None:
+    draining = BurstState(phase=BurstPhase.DRAINING, pool="cloud-gpu", since_s=1, reason="calm")
+    bursts, targets = {"assistant": draining}, {CLOUD: 1}
+    Memory(bursts=bursts, targets=targets, charged_to_s=99).write(tmp_path / "controller.json")
+
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.replicas[CLOUD] = Replicas(ready=1)
+        cluster.metrics[CLOUD] = EngineMetrics(running=0, waiting=0)
+        controller = make(100)
+        bound_s = silence_s(SMALL.configuration)
+        for now_s in (100, 101, 100 + bound_s):
+            await controller.tick(now_s)
+            await settle()
+            if gateways:
+                controller.exchange(report(controller.snapshot.version), now_s)
+        assert not cluster.scaled
+        await controller.tick(101 + bound_s)
+        await settle()
+        assert cluster.scaled == [(CLOUD, 0)]
 
     run(test)
