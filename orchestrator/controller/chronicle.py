@@ -10,6 +10,7 @@ from orchestrator.controller.strays import Stray
 from orchestrator.policy.snapshot import BurstPhase, BurstState
 
 IDLE = "it has no place in the rules, and nobody uses it"
+UNPRICED = "no price of their pool is known: they are in no sum of costs"
 LASTING = "is still draining"
 
 
@@ -66,10 +67,11 @@ class Chronicle:
         """The next order is an event, whatever it is."""
         self._ordered.pop(endpoint, None)
 
-    def strayed(self, stray: Stray, now_s: float) -> None:
+    def strayed(self, stray: Stray, is_priced: bool, now_s: float) -> None:
         self._released.discard(stray.subject)
         what = f"{stray.found.replicas.total} replicas have no place in the rules"
-        self._events.record(EventKind.ADOPT, stray.subject, what, now_s=now_s)
+        why = "" if is_priced else UNPRICED
+        self._events.record(EventKind.ADOPT, stray.subject, what, why, now_s=now_s)
 
     def released(self, stray: Stray, now_s: float) -> None:
         """What has no place in the rules; asking again is no event."""
@@ -88,6 +90,13 @@ class Chronicle:
         """Those that do not answer, and why."""
         what = "cannot be observed", "is observed again"
         self._lost = self._edges(EventKind.CLUSTER, self._lost, lost, what, now_s)
+
+    def left(self, clusters: Mapping[str, str], now_s: float) -> None:
+        """Those that are removed from the rules and watched no longer, and why."""
+        for cluster, why in clusters.items():
+            self._lost.pop(cluster, None)
+            what = "is removed, and watched no longer"
+            self._events.record(EventKind.CLUSTER, cluster, what, why, now_s=now_s)
 
     def prices(self, troubled: Mapping[str, str], now_s: float) -> None:
         """Of pools whose newest price is refused or cannot be had, and why."""

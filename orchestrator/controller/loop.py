@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.capacity.override import Override
 from orchestrator.capacity.planner import Observation, Plan, plan
+from orchestrator.controller.charges import gpus, last_prices, pool_of, used_tokens
 from orchestrator.controller.chronicle import Chronicle
 from orchestrator.controller.events import EventKind, EventLog
 from orchestrator.controller.fleet import Fleet
@@ -65,6 +66,7 @@ class Controller:
         self._memory = Memory.read(memory_path)
         self._memory.follow(catalogue, now_s)
         fleet.warm.update(self._memory.warm)
+        fleet.watch(self._memory.clusters)
         configuration = catalogue.configuration
         self._traffic = Traffic(
             configuration.controller.window_s,
@@ -182,11 +184,12 @@ class Controller:
         version = self.snapshot.version + 1
         self._chronicle.advice = not self._acts
         self._chronicle.planned(memory, planned, observation, now_s)
+        self._chronicle.left(self._fleet.left, now_s)
         self._chronicle.clusters(self._fleet.unseen, now_s)
         self._chronicle.failures(self._fleet.failures, now_s)
         self._chronicle.prices(self._quotes.troubles(), now_s)
         for stray in self._strays.follow(self._fleet.unowned, version, now_s):
-            self._chronicle.strayed(stray, now_s)
+            self._chronicle.strayed(stray, pool_of(stray.found) in memory.prices, now_s)
         self._remember(planned, quotes, version, now_s)
         if not self._leads():
             return
@@ -258,7 +261,7 @@ class Controller:
         memory.provisions = planned.provisions if self._acts else {}
         memory.warm, memory.version = sorted(self._fleet.warm), version
         memory.drop_what_is_done()
-        memory.quotes = quotes
+        memory.quotes, memory.clusters = quotes, self._fleet.watched
         self._charge(quotes, now_s)
 
     async def _write(self, now_s: float) -> None:
@@ -369,22 +372,20 @@ class Controller:
     def _charge(self, quotes: dict[str, Quote], now_s: float) -> None:
         """Replicas that exist cost their pool's price, whether they serve or not, and whether a
         controller was there to see it."""
-        since_s = now_s if self._memory.charged_to_s is None else self._memory.charged_to_s
+        memory, fleet = self._memory, self._fleet
+        since_s = now_s if memory.charged_to_s is None else memory.charged_to_s
         hours = min(max(now_s - since_s, 0), MAX_GAP_S) / 3600
-        self._memory.charged_to_s = now_s
+        memory.charged_to_s = now_s
         tokens = self._traffic.take_tokens()
-        for name, pool in self._catalogue.pools.items():
-            endpoints = [c.endpoint for c in self._catalogue.by_pool[name]]
-            gpus = pool.gpus_per_replica * sum(self._fleet.replicas(e).total for e in endpoints)
-            if not gpus or name not in quotes:
-                continue
-            used: dict[str, int] = {}
-            for endpoint in endpoints:
-                for workload, count in tokens.get(endpoint, {}).items():
-                    used[workload] = used.get(workload, 0) + count
-            bursting = [w for w, s in self._memory.bursts.items() if s.pool == name]
-            usd = gpus * hours * quotes[name].usd_per_gpu_hour
-            self._memory.costs.add(name, usd, used, bursting, now_s)
+        unowned = [u for found in fleet.unowned.values() for u in found]
+        memory.prices = last_prices(
+            memory.prices, self._catalogue, quotes, unowned, bool(fleet.removed)
+        )
+        replicas = {e: fleet.replicas(e).total for e in self._catalogue.candidates}
+        for pool, count in gpus(self._catalogue, replicas, unowned, memory.prices).items():
+            bursting = [w for w, s in memory.bursts.items() if s.pool == pool]
+            usd = count * hours * memory.prices[pool].usd_per_gpu_hour
+            memory.costs.add(pool, usd, used_tokens(tokens, pool), bursting, now_s)
 
 
 def _until(until_s: float | None) -> str:

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from orchestrator.capacity.override import Override, OverrideKind
 from orchestrator.capacity.planner import Decided
 from orchestrator.capacity.provision import Provision
+from orchestrator.config.spec import Cluster
+from orchestrator.controller.charges import PoolPrice
 from orchestrator.durable import sync_directory
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.catalogue import Catalogue
@@ -48,6 +50,10 @@ class Memory(BaseModel):
     version: int = 0
     """Of the newest snapshot."""
     costs: Costs = Costs()
+    clusters: dict[str, Cluster] = {}
+    """That are watched: those that the rules have no more until nothing of ours is left there."""
+    prices: dict[str, PoolPrice] = {}
+    """By pool: of the rules, and of what still runs without a place in them."""
     charged_to_s: float | None = None
     """Up to when the replicas that exist are in `costs`; None: there were none before."""
 

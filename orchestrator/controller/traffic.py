@@ -124,9 +124,8 @@ class Traffic:
 
     def all_report(self, now_s: float) -> bool:
         """Whether there are gateways, and none is silent of which some request may be open."""
-        return 0 < self.oldest_snapshot(now_s) < NOBODY and len(self._live(now_s)) == len(
-            self._reports
-        )
+        known = 0 < self.oldest_snapshot(now_s) < NOBODY
+        return known and len(self._live(now_s)) == len(self._reports)
 
     def reports(self) -> dict[str, GatewayReport]:
         """The last of each gateway, by its id."""

@@ -14,6 +14,7 @@ from orchestrator.controller.events import EventKind
 from orchestrator.controller.fleet import SCALE_RETRY_S, Fleet
 from orchestrator.controller.loop import MAX_GAP_S, Controller
 from orchestrator.controller.memory import Memory
+from orchestrator.controller.removed import EMPTY_S, SILENT_S
 from orchestrator.controller.traffic import silence_s
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
@@ -501,5 +502,90 @@ def test_a_drain_after_a_restart_waits_for_gateways_that_may_be_silent_and_no_lo
         await controller.tick(101 + bound_s)
         await settle()
         assert cluster.scaled == [(CLOUD, 0)]
+
+    run(test)
+
+
+def without_the_cloud() -> Catalogue:
+    raw = SMALL.configuration.model_dump(mode="json")
+    del raw["clusters"][1], raw["pools"][1], raw["workloads"][0]["burst"]
+    raw["models"][0]["variants"][0]["pools"] = ["home-gpu"]
+    return Catalogue(Configuration.model_validate(raw), "v2")
+
+
+LEFT = Unowned("cloud-gpu--m-fp16", CLOUD, "http://127.0.0.1:9/pools/" + CLOUD, Replicas(ready=1))
+
+
+@pytest.mark.usefixtures("cheap")
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_cluster_that_the_rules_have_no_more_is_watched_charged_and_emptied(
+    run: Run, tmp_path: Path, restarted: bool
+) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.replicas[CLOUD] = Replicas(ready=1)
+        cluster.metrics[CLOUD] = EngineMetrics(running=1, waiting=0)
+        controller = make(0)
+        await controller.tick(0)
+        cluster.unowned = [LEFT]
+        if restarted:
+            controller = make(1, without_the_cloud())
+        else:
+            controller.adopt(without_the_cloud())
+        await controller.tick(1)
+        assert [u["cluster"] for u in controller.state()["unowned"]] == ["away"]
+        before_usd = controller.state()["cost_usd"]["by_pool"]["cloud-gpu"]
+        await controller.tick(1801)
+        spent_usd = controller.state()["cost_usd"]["by_pool"]["cloud-gpu"] - before_usd
+        assert spent_usd == pytest.approx(2.0 / 2)
+        assert not cluster.released, "it still runs something"
+        cluster.metrics[CLOUD] = EngineMetrics(running=0, waiting=0)
+        for now_s in (1802, 1803, 1804 + EMPTY_S, 1805 + EMPTY_S):
+            await controller.tick(now_s)
+            await settle()
+        assert cluster.released == ["cloud-gpu--m-fp16"]
+        assert told(controller, EventKind.CLUSTER) == [
+            ("away", "is removed, and watched no longer")
+        ]
+        assert set(Memory.read(tmp_path / "controller.json").clusters) == {"home"}
+
+    run(test)
+
+
+def test_a_removed_cluster_that_says_nothing_is_remembered_for_a_day(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        await make(0).tick(0)
+        cluster.answers = False
+        controller = make(1, without_the_cloud())
+        for now_s in (1, 20, 1 + SILENT_S):
+            await controller.tick(now_s)
+        assert "away" in controller.state()["clusters_lost"]
+        await controller.tick(2 + SILENT_S)
+        assert "away" not in controller.state()["clusters_lost"]
+
+    run(test)
+
+
+def test_replicas_without_a_known_price_are_told_and_counted(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.unowned = [stray(ready=2)]
+        controller = make(0)
+        for now_s in (0, 3600):
+            await controller.tick(now_s)
+        assert controller.state()["cost_usd"]["unpriced_replicas"] == 2
+        assert "old" not in controller.state()["cost_usd"]["by_pool"]
+        adopted = [e for e in controller.events.after(0) if e.subject == "old/m"]
+        assert "no price" in adopted[0].reason
+
+    run(test)
+
+
+def test_replicas_beyond_a_variant_of_the_rules_cost_the_price_of_their_pool(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.replicas = {}
+        cluster.unowned = [Unowned("x", "home-gpu/old", None, Replicas(starting=1))]
+        controller = make(0)
+        for now_s in (0, 3600):
+            await controller.tick(now_s)
+        assert cost(controller) == pytest.approx(0.5)
 
     run(test)
