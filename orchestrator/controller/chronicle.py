@@ -10,6 +10,8 @@ from orchestrator.controller.strays import Stray
 from orchestrator.policy.snapshot import BurstPhase, BurstState
 
 IDLE = "it has no place in the rules, and nobody uses it"
+STEP_S = 5
+"""Smaller steps of the machine's clock are no event."""
 UNPRICED = "no price of their pool is known: they are in no sum of costs"
 LASTING = "is still draining"
 
@@ -27,6 +29,7 @@ class Chronicle:
         self._stood: dict[str, int] = {}
         self._released: set[str] = set()
         self._unwritten = ""
+        self._step_s = 0.0
 
     def planned(self, memory: Memory, plan: Plan, observed: Observation, now_s: float) -> None:
         """What this plan changes of what is remembered, and what nobody remembers."""
@@ -111,6 +114,14 @@ class Chronicle:
                 EventKind.STATE, "controller", f"its memory {what}", failure, now_s=now_s
             )
         self._unwritten = failure
+
+    def clock(self, step_s: float, now_s: float) -> None:
+        """By how much the machine's clock was set since the start."""
+        if abs(step_s - self._step_s) > STEP_S:
+            what = f"the machine's clock was set by {step_s - self._step_s:+.0f} s"
+            why = "the time at the controller's start goes on until the next one leads"
+            self._events.record(EventKind.CLOCK, "controller", what, why, now_s=now_s)
+            self._step_s = step_s
 
     def _edges(
         self,

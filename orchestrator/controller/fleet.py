@@ -10,7 +10,7 @@ import aiohttp
 from orchestrator.capacity.provision import Progress
 from orchestrator.config.spec import Cluster
 from orchestrator.controller.jobs import Jobs
-from orchestrator.controller.removed import Removed
+from orchestrator.controller.removed import Removed, watched
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.pools.actuator import Actuator, Fence, PoolError, Replicas, Unowned
@@ -83,7 +83,7 @@ class Fleet:
         specs = catalogue.clusters
         for name in [n for n, spec in self._specs.items() if specs.get(n, spec) != spec]:
             self._close(name)
-        self._watch(self._specs | specs)
+        self._watch(self._specs)
         by_endpoint: tuple[dict[str, Any], ...] = (
             *(self._replicas, self._seen_s, self._heard_s, self._retry_at_s),
             *(self.metrics, self.failures),
@@ -106,8 +106,10 @@ class Fleet:
         """Clusters that are watched and that the rules have no more."""
         return frozenset(self._specs.keys() - self._catalogue.clusters.keys())
 
-    def _watch(self, specs: dict[str, Cluster]) -> None:
-        self._specs = specs
+    def _watch(self, clusters: dict[str, Cluster]) -> None:
+        self._specs = specs = watched(clusters, self._catalogue.clusters)
+        for name in self._clusters.keys() - specs.keys():
+            self._close(name)
         for name in specs.keys() - self._clusters.keys():
             actuator = ACTUATORS[specs[name].kind]
             self._clusters[name] = actuator(specs[name], self._session, self._fence)

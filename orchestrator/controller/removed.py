@@ -1,12 +1,33 @@
 """Clusters that the rules have no more: watched until nothing of ours is left there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from orchestrator.config.spec import Cluster
 
 EMPTY_S = 120
 """What was ordered before the rules changed may come for so long."""
 SILENT_S = 86_400
 """A removed cluster that says nothing for so long is taken to be gone, with all that it had."""
+
+
+def watched(specs: Mapping[str, Cluster], rules: Mapping[str, Cluster]) -> dict[str, Cluster]:
+    """Those of the rules, and of the others what may hold something of ours. One that the rules
+    have by another name is not another one: what they run there is not left over."""
+    places = {place for spec in rules.values() for place in _places(spec)}
+    return {
+        name: spec
+        for name, spec in specs.items()
+        if name not in rules and spec.kind != "openai" and not places & set(_places(spec))
+    } | dict(rules)
+
+
+def _places(spec: Cluster) -> list[str]:
+    """A namespace in Kubernetes may hold several: there each bears its name."""
+    if spec.kind == "kuberay":
+        return []
+    return [urlsplit(url).netloc for url in (spec.url, spec.dashboard_url) if url]
 
 
 @dataclass(slots=True)

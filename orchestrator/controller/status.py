@@ -70,7 +70,7 @@ def status(
 
 def _price(memory: Memory, stray: Stray) -> float | None:
     price = memory.prices.get(pool_of(stray.found))
-    return price and price.usd_per_gpu_hour
+    return None if price is None else price.usd_per_gpu_hour
 
 
 def _burst(state: BurstState, memory: Memory, workload: str) -> dict[str, Any]:
