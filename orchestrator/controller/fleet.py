@@ -190,7 +190,7 @@ class Fleet:
         failed = (existing.failed if existing else None) or self.failures.get(endpoint)
         if failed is None:
             return None
-        return Progress(failed, existing is not None and existing.gave_up)
+        return Progress(failed, existing is not None and existing.abandoned)
 
     def unheard(self, now_s: float, limit_s: float) -> frozenset[str]:
         """Endpoints with replicas whose engine does not say what it runs; not for longer than the
@@ -225,7 +225,7 @@ class Fleet:
             if existing is not None:
                 if existing.stopping and standing > target:
                     continue
-                if not existing.deployed and not existing.gave_up:
+                if not existing.deployed and not existing.abandoned:
                     continue
             if self._retry_at_s.get(endpoint, 0) > now_s:
                 continue
