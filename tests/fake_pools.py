@@ -17,7 +17,7 @@ class FakeCluster:
     """All pools of all Ray clusters, and their engines."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setitem(fleet.ACTUATORS, "ray", lambda *_: self)
+        patch.setitem(fleet.ACTUATORS, "ray", lambda spec, *_: _Pools(self, spec.name))
         patch.setattr(fleet, "engine_metrics", self._engine_metrics)
         patch.setattr(fleet, "warm_up", self._warm_up)
         self.answers = True
@@ -34,20 +34,17 @@ class FakeCluster:
         """In the cluster `away`."""
         self.released: list[str] = []
 
-    async def observe(self, candidates: list[Candidate]) -> Observed:
-        await self._hang({c.cluster.name for c in candidates})
+    async def observe(self, cluster: str, candidates: list[Candidate]) -> Observed:
+        await self._hang({cluster})
         if not self.answers:
             raise PoolError("the dashboard is away")
         mine = {c.endpoint for c in candidates}
-        unowned = [u for u in self.unowned if "away" in {c.cluster.name for c in candidates}]
-        return Observed({e: r for e, r in self.replicas.items() if e in mine}, unowned)
+        unowned = self.unowned if cluster == "away" else []
+        return Observed({e: r for e, r in self.replicas.items() if e in mine}, list(unowned))
 
     async def release(self, name: str) -> None:
         self.released.append(name)
         self.unowned = [u for u in self.unowned if u.name != name]
-
-    async def close(self) -> None:
-        pass
 
     async def _engine_metrics(self, _: Any, url: str) -> EngineMetrics:
         endpoint = url.partition("/pools/")[2]
@@ -67,6 +64,20 @@ class FakeCluster:
     async def _hang(self, names: set[str]) -> None:
         if names & self.hanging:
             await asyncio.Event().wait()
+
+
+class _Pools:
+    """Of one cluster."""
+
+    def __init__(self, of: FakeCluster, name: str) -> None:
+        self._of, self._name = of, name
+        self.scale, self.release = of.scale, of.release
+
+    async def observe(self, candidates: list[Candidate]) -> Observed:
+        return await self._of.observe(self._name, candidates)
+
+    async def close(self) -> None:
+        pass
 
 
 def every_feed_says(patch: pytest.MonkeyPatch, usd_per_gpu_hour: float) -> None:

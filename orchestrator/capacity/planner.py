@@ -32,7 +32,7 @@ class Observation:
     quotes: Mapping[str, Quote]
     budget_left_usd: Mapping[str, float]
     oldest_snapshot: int
-    """The oldest snapshot version on which any live gateway still decides."""
+    """The oldest snapshot version on which a gateway may still decide; 0: that is not known."""
     standing: Mapping[str, int] = field(default_factory=dict)
     """Replicas that are there to stay, serving or not, by endpoint."""
     progress: Mapping[str, Progress] = field(default_factory=dict)

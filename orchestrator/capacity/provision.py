@@ -19,7 +19,7 @@ class Progress:
 
     failed: str | None = None
     """Its reason, or that of a scaling that was refused."""
-    gave_up: bool = False
+    abandoned: bool = False
     """Whether it tries no more."""
 
 
@@ -65,7 +65,7 @@ def follow_up(
         since_s = now_s
     lacking_s = now_s - since_s
     late = lacking_s > max(limit_s, MIN_LIMIT_S)
-    if late or (progress.gave_up and lacking_s >= SETTLE_S):
+    if late or (progress.abandoned and lacking_s >= SETTLE_S):
         why = progress.failed or f"no replica more has come in {lacking_s:.0f} s"
         pause_s = min(FIRST_PAUSE_S * 2.0**before.failures, LONGEST_PAUSE_S)
         return Provision(

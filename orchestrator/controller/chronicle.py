@@ -10,6 +10,9 @@ from orchestrator.controller.strays import Stray
 from orchestrator.policy.snapshot import BurstPhase, BurstState
 
 IDLE = "it has no place in the rules, and nobody uses it"
+STEP_S = 5
+"""Smaller steps of the machine's clock are no event."""
+UNPRICED = "no price of their pool is known: they are in no sum of costs"
 LASTING = "is still draining"
 
 
@@ -26,6 +29,7 @@ class Chronicle:
         self._stood: dict[str, int] = {}
         self._released: set[str] = set()
         self._unwritten = ""
+        self._step_s = 0.0
 
     def planned(self, memory: Memory, plan: Plan, observed: Observation, now_s: float) -> None:
         """What this plan changes of what is remembered, and what nobody remembers."""
@@ -66,10 +70,11 @@ class Chronicle:
         """The next order is an event, whatever it is."""
         self._ordered.pop(endpoint, None)
 
-    def strayed(self, stray: Stray, now_s: float) -> None:
+    def strayed(self, stray: Stray, is_priced: bool, now_s: float) -> None:
         self._released.discard(stray.subject)
         what = f"{stray.found.replicas.total} replicas have no place in the rules"
-        self._events.record(EventKind.ADOPT, stray.subject, what, now_s=now_s)
+        why = "" if is_priced else UNPRICED
+        self._events.record(EventKind.ADOPT, stray.subject, what, why, now_s=now_s)
 
     def released(self, stray: Stray, now_s: float) -> None:
         """What has no place in the rules; asking again is no event."""
@@ -89,6 +94,13 @@ class Chronicle:
         what = "cannot be observed", "is observed again"
         self._lost = self._edges(EventKind.CLUSTER, self._lost, lost, what, now_s)
 
+    def left(self, clusters: Mapping[str, str], now_s: float) -> None:
+        """Those that are removed from the rules and watched no longer, and why."""
+        for cluster, why in clusters.items():
+            self._lost.pop(cluster, None)
+            what = "is removed, and watched no longer"
+            self._events.record(EventKind.CLUSTER, cluster, what, why, now_s=now_s)
+
     def prices(self, troubled: Mapping[str, str], now_s: float) -> None:
         """Of pools whose newest price is refused or cannot be had, and why."""
         what = "the newest price is not taken", "the newest price is taken again"
@@ -102,6 +114,14 @@ class Chronicle:
                 EventKind.STATE, "controller", f"its memory {what}", failure, now_s=now_s
             )
         self._unwritten = failure
+
+    def clock(self, step_s: float, now_s: float) -> None:
+        """By how much the machine's clock was set since the start."""
+        if abs(step_s - self._step_s) > STEP_S:
+            what = f"the machine's clock was set by {step_s - self._step_s:+.0f} s"
+            why = "the time at the controller's start goes on until the next one leads"
+            self._events.record(EventKind.CLOCK, "controller", what, why, now_s=now_s)
+            self._step_s = step_s
 
     def _edges(
         self,

@@ -27,6 +27,8 @@ class EventKind(StrEnum):
     ADOPT = "adopt"
     """Replicas were found that nobody remembers ordering."""
     BURST = "burst"
+    CLOCK = "clock"
+    """The machine's was set."""
     CLUSTER = "cluster"
     """One is not heard of any more, or again."""
     GIVE_UP = "give-up"

@@ -10,6 +10,7 @@ import aiohttp
 from orchestrator.capacity.provision import Progress
 from orchestrator.config.spec import Cluster
 from orchestrator.controller.jobs import Jobs
+from orchestrator.controller.removed import Removed, watched
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.pools.actuator import Actuator, Fence, PoolError, Replicas, Unowned
@@ -45,6 +46,10 @@ class Fleet:
         self._fence = fence
         self._clusters: dict[str, Actuator] = {}
         self._specs: dict[str, Cluster] = {}
+        """Of all that are watched: those of the rules, and those that are removed from them."""
+        self._removed = Removed()
+        self.left: dict[str, str] = {}
+        """Removed clusters that are watched no longer since the last look, and why."""
         self._replicas: dict[str, Replicas] = {}
         self._seen_s: dict[str, float] = {}
         self._heard_s: dict[str, float] = {}
@@ -69,19 +74,16 @@ class Fleet:
 
     def follow(self, catalogue: Catalogue) -> None:
         """The pools of this catalogue from now on. Of endpoints that it has no more, what is known
-        is forgotten; their replicas stay until somebody takes them away."""
+        is forgotten; their replicas stay until somebody takes them away. Clusters that it has no
+        more are watched until nothing of ours is left there."""
         self._catalogue = catalogue
         self._candidates: dict[str, list[Candidate]] = {}
         for candidate in catalogue.candidates.values():
             self._candidates.setdefault(candidate.cluster.name, []).append(candidate)
         specs = catalogue.clusters
-        for name in [n for n, spec in self._specs.items() if specs.get(n) != spec]:
-            self._jobs.start(f"close {name}", self._clusters.pop(name).close())
-            self._observed.discard(name)
-        for name in specs.keys() - self._clusters.keys():
-            actuator = ACTUATORS[specs[name].kind]
-            self._clusters[name] = actuator(specs[name], self._session, self._fence)
-        self._specs = specs
+        for name in [n for n, spec in self._specs.items() if specs.get(n, spec) != spec]:
+            self._close(name)
+        self._watch(self._specs)
         by_endpoint: tuple[dict[str, Any], ...] = (
             *(self._replicas, self._seen_s, self._heard_s, self._retry_at_s),
             *(self.metrics, self.failures),
@@ -90,10 +92,33 @@ class Fleet:
             for endpoint in known.keys() - catalogue.candidates.keys():
                 del known[endpoint]
         self.warm &= catalogue.candidates.keys()
-        for cluster in self.unowned.keys() - specs.keys():
-            del self.unowned[cluster]
-        for cluster in self.unseen.keys() - specs.keys():
-            del self.unseen[cluster]
+
+    def watch(self, clusters: Mapping[str, Cluster]) -> None:
+        """Also these, as far as the rules do not have them, until nothing of ours is left there."""
+        self._watch(dict(clusters) | self._specs)
+
+    @property
+    def watched(self) -> dict[str, Cluster]:
+        return dict(self._specs)
+
+    @property
+    def removed(self) -> frozenset[str]:
+        """Clusters that are watched and that the rules have no more."""
+        return frozenset(self._specs.keys() - self._catalogue.clusters.keys())
+
+    def _watch(self, clusters: dict[str, Cluster]) -> None:
+        self._specs = specs = watched(clusters, self._catalogue.clusters)
+        for name in self._clusters.keys() - specs.keys():
+            self._close(name)
+        for name in specs.keys() - self._clusters.keys():
+            actuator = ACTUATORS[specs[name].kind]
+            self._clusters[name] = actuator(specs[name], self._session, self._fence)
+
+    def _close(self, name: str) -> None:
+        self._jobs.start(f"close {name}", self._clusters.pop(name).close())
+        self._observed.discard(name)
+        self.unowned.pop(name, None)
+        self.unseen.pop(name, None)
 
     async def observe(self, now_s: float) -> None:
         """Refreshes everything. A source that does not answer leaves what was known, ageing."""
@@ -102,6 +127,11 @@ class Fleet:
         await self._jobs.look(
             {f"look {n}": self._observe_cluster(n, now_s) for n in self._clusters}
         )
+        self._removed.follow(self.removed, now_s)
+        self.left = self._removed.over(now_s)
+        for name in self.left:
+            self._close(name)
+            del self._specs[name]
         serving = self._serving()
         # Engines that are gone run nothing, whatever they said last.
         for endpoint in self._heard_s.keys() - {c.endpoint for c in serving}:
@@ -160,7 +190,7 @@ class Fleet:
         failed = (existing.failed if existing else None) or self.failures.get(endpoint)
         if failed is None:
             return None
-        return Progress(failed, existing is not None and existing.gave_up)
+        return Progress(failed, existing is not None and existing.abandoned)
 
     def unheard(self, now_s: float, limit_s: float) -> frozenset[str]:
         """Endpoints with replicas whose engine does not say what it runs; not for longer than the
@@ -195,7 +225,7 @@ class Fleet:
             if existing is not None:
                 if existing.stopping and standing > target:
                     continue
-                if not existing.deployed and not existing.gave_up:
+                if not existing.deployed and not existing.abandoned:
                     continue
             if self._retry_at_s.get(endpoint, 0) > now_s:
                 continue
@@ -241,6 +271,7 @@ class Fleet:
             return
         self.unseen.pop(name, None)
         self._observed.add(name)
+        self._removed.seen(name, bool(observed.unowned), now_s)
         found, self.unowned[name] = observed.replicas, observed.unowned
         for candidate in candidates:
             endpoint = candidate.endpoint

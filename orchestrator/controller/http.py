@@ -76,27 +76,34 @@ def application(leader: Callable[[], Controller | None]) -> web.Application:
             report = GatewayReport.model_validate_json(await request.read())
         except ValidationError as error:
             raise web.HTTPBadRequest(text=f"not a report: {error.error_count()} errors") from None
-        return _answer(leading.exchange(report, time.time()))
+        return _answer(leading.exchange(report, leading.clock.now_s()))
 
     async def hold(request: web.Request) -> web.Response:
         pool = request.match_info["pool"]
         wanted = _read(HoldRequest, await request.read())
+        leading = controller()
         try:
-            controller().hold(pool, wanted.hold, _until(wanted.for_s))
+            await leading.hold(pool, wanted.hold, _until(wanted.for_s, leading))
         except KeyError:
             raise web.HTTPNotFound(text=f"no pool '{pool}'") from None
+        except OSError as error:
+            raise _not_taken(error) from None
         return web.json_response({"pool": pool, "hold": wanted.hold})
 
     async def override(request: web.Request) -> web.Response:
         workload = request.match_info["workload"]
         wanted = _read(OverrideRequest, await request.read())
-        word = Override(kind=wanted.override, pool=wanted.pool, until_s=_until(wanted.for_s))
+        leading = controller()
+        until_s = _until(wanted.for_s, leading)
+        word = Override(kind=wanted.override, pool=wanted.pool, until_s=until_s)
         try:
-            controller().override(workload, word)
+            await leading.override(workload, word)
         except KeyError:
             raise web.HTTPNotFound(text=f"no workload '{workload}'") from None
         except ValueError as error:
             raise web.HTTPBadRequest(text=str(error)) from None
+        except OSError as error:
+            raise _not_taken(error) from None
         return web.json_response({"workload": workload, **word.model_dump(mode="json")})
 
     async def zombies(_: web.Request) -> web.Response:
@@ -139,8 +146,10 @@ def application(leader: Callable[[], Controller | None]) -> web.Application:
 
     async def metrics(_: web.Request) -> web.Response:
         leading = leader()
-        figures = leading.metrics if leading is not None else ControllerMetrics()
-        shown = figures.exposition(time.time())
+        if leading is None:
+            shown = ControllerMetrics().exposition(time.time())
+        else:
+            shown = leading.metrics.exposition(leading.clock.now_s())
         return web.Response(body=shown, headers={"content-type": CONTENT_TYPE})
 
     app = web.Application(middlewares=[authorized], client_max_size=MAX_REPORT_BYTES)
@@ -177,5 +186,12 @@ def _sentence(problem: Any) -> str:
     return f"'{where}': {problem['msg']}" if where else str(problem["msg"])
 
 
-def _until(for_s: float | None) -> float | None:
-    return None if for_s is None else time.time() + for_s
+def _until(for_s: float | None, leading: Controller) -> float | None:
+    return None if for_s is None else leading.clock.now_s() + for_s
+
+
+def _not_taken(error: OSError) -> web.HTTPServiceUnavailable:
+    why = error.strerror or type(error).__name__
+    return web.HTTPServiceUnavailable(
+        text=f"not taken: the controller's memory cannot be written: {why}"
+    )

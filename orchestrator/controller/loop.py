@@ -9,16 +9,19 @@ from typing import Any
 
 from orchestrator.capacity.override import Override
 from orchestrator.capacity.planner import Observation, Plan, plan
+from orchestrator.controller.charges import gpus, last_prices, pool_of, used_tokens
 from orchestrator.controller.chronicle import Chronicle
+from orchestrator.controller.clock import SteadyClock
 from orchestrator.controller.events import EventKind, EventLog
 from orchestrator.controller.fleet import Fleet
+from orchestrator.controller.keeper import Keeper
 from orchestrator.controller.memory import Memory, PoolHold
 from orchestrator.controller.metrics import ControllerMetrics, Tick
 from orchestrator.controller.quotes import Quotes
 from orchestrator.controller.status import status
 from orchestrator.controller.strays import Strays
 from orchestrator.controller.sweeper import Sweeper
-from orchestrator.controller.traffic import Traffic
+from orchestrator.controller.traffic import Traffic, silence_s
 from orchestrator.ledger.audit_anchors import Head
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import (
@@ -36,6 +39,8 @@ from orchestrator.signals.report import GatewayReport
 log = logging.getLogger("orchestrator.controller")
 
 ADVISED = BurstState(reason="advisory mode: nothing is done, see 'burst status'")
+UNSEEN_S = 60
+"""Without a tick for longer, no condition is taken to have lasted in between."""
 MAX_GAP_S = 3600
 """Without a controller for longer, nobody knows any more what ran for how long."""
 
@@ -49,8 +54,10 @@ class Controller:
         now_s: float,
         events: EventLog | None = None,
         leads: Callable[[], bool] = lambda: True,
+        clock: SteadyClock | None = None,
     ) -> None:
-        """`events`: none: beside the memory. `leads`: whether this process may act."""
+        """`events`: none: beside the memory. `leads`: whether this process may act. `clock`: that
+        `now_s` was read from."""
         self._catalogue = catalogue
         self._applied: Catalogue | None = None
         """Rules that are taken up at the next tick."""
@@ -61,13 +68,19 @@ class Controller:
         self.events = events or EventLog(memory_path.with_name("events.jsonl"))
         self._chronicle = Chronicle(self.events)
         self._strays = Strays()
-        self._memory_path = memory_path
+        self.clock = clock or SteadyClock()
+        self._keeper = Keeper(memory_path, leads)
         self._memory = Memory.read(memory_path)
+        self._looked_s = self._memory.charged_to_s
+        """When the last tick was, of this controller or one before."""
         self._memory.follow(catalogue, now_s)
         fleet.warm.update(self._memory.warm)
+        fleet.watch(self._memory.clusters)
         configuration = catalogue.configuration
         self._traffic = Traffic(
-            configuration.controller.window_s, configuration.policy.snapshot_stale_s
+            configuration.controller.window_s,
+            silence_s(configuration),
+            None if self._memory.charged_to_s is None else now_s,
         )
         self._quotes = Quotes(configuration, self._memory.quotes, now_s)
         path = memory_path.with_name("zombies.json")
@@ -98,9 +111,7 @@ class Controller:
         self._catalogue = catalogue
         self._fleet.follow(catalogue)
         self._memory.follow(catalogue, now_s)
-        self._traffic.follow(
-            configuration.controller.window_s, configuration.policy.snapshot_stale_s
-        )
+        self._traffic.follow(configuration.controller.window_s, silence_s(configuration))
         self._quotes.follow(configuration, now_s)
 
     def audit_heads(self) -> list[Head]:
@@ -118,7 +129,7 @@ class Controller:
             began_s, calls = time.monotonic(), self._fleet.calls
             try:
                 with self.metrics.tick_duration_s.time():
-                    await self.tick(time.time())
+                    await self.tick(self.clock.now_s())
             except Exception as error:
                 self.metrics.tick_failures.inc()
                 log.error("a tick failed: %s", without_text(error))
@@ -126,6 +137,7 @@ class Controller:
                 "duration_s": round(time.monotonic() - began_s, 4),
                 "calls": self._fleet.calls - calls,
             }
+            self._chronicle.clock(self.clock.step_s(), self.clock.now_s())
             self.events.flush()
             tick_s = self._catalogue.configuration.controller.tick_s
             # Some rest always, or reports would wait for ticks.
@@ -136,7 +148,7 @@ class Controller:
         while True:
             await asyncio.sleep(self._catalogue.configuration.zombies.sweep_s)
             try:
-                await self.sweep(time.time())
+                await self.sweep(self.clock.now_s())
             except Exception as error:
                 log.error("a sweep failed: %s", without_text(error))
 
@@ -150,7 +162,7 @@ class Controller:
 
     def zombies(self) -> dict[str, Any]:
         """Those of the last sweep, and why each cannot be given back now."""
-        found = self._sweeper.give_back((), True, self._catalogue, time.time())
+        found = self._sweeper.give_back((), True, self._catalogue, self.clock.now_s())
         return {
             "swept_at_s": self._sweeper.swept_at_s,
             "zombies": [f.model_dump(mode="json") | {"obstacle": why} for f, why in found],
@@ -159,7 +171,7 @@ class Controller:
     async def reclaim(self, subjects: list[str], dry_run: bool) -> list[dict[str, Any]]:
         """Gives zombies back, after another look. None are named: all that may be. Raises KeyError
         for what is no zombie."""
-        await self.sweep(now_s := time.time())
+        await self.sweep(now_s := self.clock.now_s())
         found = self._sweeper.give_back(subjects, dry_run, self._catalogue, now_s)
         return [f.model_dump(mode="json") | {"obstacle": why} for f, why in found]
 
@@ -172,6 +184,7 @@ class Controller:
         if not self._fleet.is_known(now_s):
             return
         memory = self._memory
+        self._skip_gap(now_s)
         for subject in memory.expire(now_s):
             self.events.record(EventKind.HOLD, subject, "is held no longer", "over", now_s=now_s)
         quotes = self._quotes.at(now_s)
@@ -182,11 +195,12 @@ class Controller:
         version = self.snapshot.version + 1
         self._chronicle.advice = not self._acts
         self._chronicle.planned(memory, planned, observation, now_s)
+        self._chronicle.left(self._fleet.left, now_s)
         self._chronicle.clusters(self._fleet.unseen, now_s)
         self._chronicle.failures(self._fleet.failures, now_s)
         self._chronicle.prices(self._quotes.troubles(), now_s)
         for stray in self._strays.follow(self._fleet.unowned, version, now_s):
-            self._chronicle.strayed(stray, now_s)
+            self._chronicle.strayed(stray, pool_of(stray.found) in memory.prices, now_s)
         self._remember(planned, quotes, version, now_s)
         if not self._leads():
             return
@@ -214,9 +228,16 @@ class Controller:
                 cost_usd=memory.costs.by_pool,
                 gateways=len(self._traffic.reports()),
                 events=self.events.counts,
+                clock_step_s=self.clock.step_s(),
             )
         )
         self._execute(planned, observation, now_s)
+
+    def _skip_gap(self, now_s: float) -> None:
+        gap_s = 0.0 if self._looked_s is None else now_s - self._looked_s
+        if not self._published or not 0 <= gap_s <= UNSEEN_S:
+            self._memory.skip(gap_s)
+        self._looked_s = now_s
 
     @property
     def _acts(self) -> bool:
@@ -258,14 +279,14 @@ class Controller:
         memory.provisions = planned.provisions if self._acts else {}
         memory.warm, memory.version = sorted(self._fleet.warm), version
         memory.drop_what_is_done()
-        memory.quotes = quotes
+        memory.quotes, memory.clusters = quotes, self._fleet.watched
         self._charge(quotes, now_s)
 
     async def _write(self, now_s: float) -> None:
         """A disk that does not take it is no reason to stand still: what exists is found again by
         whoever comes after, and is paid for from when the memory was written last."""
         try:
-            await asyncio.to_thread(self._memory.write, self._memory_path)
+            await self._keeper.write(self._memory)
             self._chronicle.state("", now_s)
         except OSError as error:
             self._chronicle.state(error.strerror or type(error).__name__, now_s)
@@ -279,8 +300,8 @@ class Controller:
         orders = fleet.set_targets(targets, given_up, now_s) if self._acts else short
         for endpoint in orders:
             self._chronicle.ordered(endpoint, targets[endpoint], planned.reasons[endpoint], now_s)
-        silence_s = self._catalogue.configuration.controller.drain_timeout_s
-        for stray in self._strays.idle(self._traffic, fleet.unowned_metrics, silence_s, now_s):
+        limit_s = self._catalogue.configuration.controller.drain_timeout_s
+        for stray in self._strays.idle(self._traffic, fleet.unowned_metrics, limit_s, now_s):
             if not self._acts or fleet.release(stray.cluster, stray.found.name):
                 self._chronicle.released(stray, now_s)
 
@@ -292,21 +313,27 @@ class Controller:
         self._traffic.take(report, now_s)
         return self.snapshot
 
-    def hold(self, pool: str, hold: Hold | None, until_s: float | None = None) -> None:
+    async def hold(self, pool: str, hold: Hold | None, until_s: float | None = None) -> None:
         """From the next tick on, also after a restart. None: no more. Raises KeyError for a pool
-        that is not configured."""
+        that is not configured, and OSError where it cannot be written: then it does not hold."""
         if pool not in self._catalogue.pools:
             raise KeyError(pool)
-        if hold is None:
-            self._memory.holds.pop(pool, None)
-        else:
-            self._memory.holds[pool] = PoolHold(hold=hold, until_s=until_s)
-        what = f"is {hold.value}{_until(until_s)}" if hold else "is resumed"
-        self.events.record(EventKind.HOLD, pool, what, "by hand", now_s=time.time())
 
-    def override(self, workload: str, override: Override) -> None:
+        def change(memory: Memory) -> None:
+            holds = {p: held for p, held in memory.holds.items() if p != pool}
+            # The rules may have changed while the disk took it.
+            if hold is not None and pool in self._catalogue.pools:
+                holds[pool] = PoolHold(hold=hold, until_s=until_s)
+            memory.holds = holds
+
+        await self._keeper.change(self._memory, change)
+        what = f"is {hold.value}{_until(until_s)}" if hold else "is resumed"
+        self.events.record(EventKind.HOLD, pool, what, "by hand", now_s=self.clock.now_s())
+
+    async def override(self, workload: str, override: Override) -> None:
         """Somebody's word on a burst, from the next tick on, also after a restart. Raises KeyError
-        for a workload that is not configured, and ValueError for what the rules do not allow."""
+        for a workload that is not configured, ValueError for what the rules do not allow, and
+        OSError where it cannot be written: then it does not hold."""
         if workload not in self._catalogue.workloads:
             raise KeyError(workload)
         away = self._catalogue.burst_pools(workload)
@@ -315,10 +342,14 @@ class Controller:
         if override.pool is not None and override.pool not in away:
             known = ", ".join(away)
             raise ValueError(f"workload '{workload}' may burst to {known}, not '{override.pool}'")
-        self._memory.overrides[workload] = override
+
+        def change(memory: Memory) -> None:
+            memory.overrides = memory.overrides | {workload: override}
+
+        await self._keeper.change(self._memory, change)
         where = f" to {override.pool}" if override.pool else ""
         what = f"burst: {override.kind.value}{where}{_until(override.until_s)}"
-        self.events.record(EventKind.HOLD, workload, what, "by hand", now_s=time.time())
+        self.events.record(EventKind.HOLD, workload, what, "by hand", now_s=self.clock.now_s())
 
     def published(self) -> Snapshot | None:
         return self.snapshot if self._published else None
@@ -333,7 +364,7 @@ class Controller:
             self._traffic,
             self._quotes,
             self._strays.known(),
-            time.time(),
+            self.clock.now_s(),
         )
         return {**shown, "last_tick": self._last_tick}
 
@@ -369,22 +400,20 @@ class Controller:
     def _charge(self, quotes: dict[str, Quote], now_s: float) -> None:
         """Replicas that exist cost their pool's price, whether they serve or not, and whether a
         controller was there to see it."""
-        since_s = now_s if self._memory.charged_to_s is None else self._memory.charged_to_s
+        memory, fleet = self._memory, self._fleet
+        since_s = now_s if memory.charged_to_s is None else memory.charged_to_s
         hours = min(max(now_s - since_s, 0), MAX_GAP_S) / 3600
-        self._memory.charged_to_s = now_s
+        memory.charged_to_s = now_s
         tokens = self._traffic.take_tokens()
-        for name, pool in self._catalogue.pools.items():
-            endpoints = [c.endpoint for c in self._catalogue.by_pool[name]]
-            gpus = pool.gpus_per_replica * sum(self._fleet.replicas(e).total for e in endpoints)
-            if not gpus or name not in quotes:
-                continue
-            used: dict[str, int] = {}
-            for endpoint in endpoints:
-                for workload, count in tokens.get(endpoint, {}).items():
-                    used[workload] = used.get(workload, 0) + count
-            bursting = [w for w, s in self._memory.bursts.items() if s.pool == name]
-            usd = gpus * hours * quotes[name].usd_per_gpu_hour
-            self._memory.costs.add(name, usd, used, bursting, now_s)
+        unowned = [u for found in fleet.unowned.values() for u in found]
+        memory.prices = last_prices(
+            memory.prices, self._catalogue, quotes, unowned, bool(fleet.removed)
+        )
+        replicas = {e: fleet.replicas(e).total for e in self._catalogue.candidates}
+        for pool, count in gpus(self._catalogue, replicas, unowned, memory.prices).items():
+            bursting = [w for w, s in memory.bursts.items() if s.pool == pool]
+            usd = count * hours * memory.prices[pool].usd_per_gpu_hour
+            memory.costs.add(pool, usd, used_tokens(tokens, pool), bursting, now_s)
 
 
 def _until(until_s: float | None) -> str:

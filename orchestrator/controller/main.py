@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from aiohttp import web
 
 from orchestrator.config.load import ConfigurationError, Loaded, Problem
 from orchestrator.config.store import PolicyStore
+from orchestrator.controller.clock import SteadyClock
 from orchestrator.controller.events import EventKind, EventLog
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.follow import anchor_audit, follow
@@ -21,6 +21,8 @@ from orchestrator.controller.lease import FileLease, Lease, campaign, fence, ide
 from orchestrator.controller.loop import Controller
 from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
+
+MEMORY = "controller.json"
 
 log = logging.getLogger("orchestrator.controller")
 
@@ -35,7 +37,8 @@ class Process:
         self._lease = lease
         self._name = name
         self._session = session
-        self._fresh = fresh
+        self._fresh_of = _written(state / MEMORY) if fresh else None
+        """The memory of a fleet that is no more; None: none is."""
         self._controller: Controller | None = None
         self.leads = asyncio.Event()
 
@@ -48,18 +51,20 @@ class Process:
         await campaign(self._lease, lambda: asyncio.create_task(self._lead()))
 
     async def _lead(self) -> None:
-        path, store = self._state / "controller.json", PolicyStore(self._state)
-        if self._fresh:
-            spent = Memory.read(path, fresh=True)
-            await asyncio.to_thread(spent.write, path)
-            self._fresh = False
+        path, store = self._state / MEMORY, PolicyStore(self._state)
+        if self._fresh_of is not None:
+            # Whoever has led since then knows the fleet as it is.
+            if _written(path) == self._fresh_of:
+                await asyncio.to_thread(_forget_fleet, path)
+            self._fresh_of = None
         loaded = applied(self._state)
         catalogue = Catalogue(loaded.configuration, loaded.version)
         fleet = Fleet(catalogue, self._session, fence(self._lease))
         events = EventLog(self._state / "events.jsonl")
-        events.record(EventKind.LEADER, self._name, "leads", now_s=time.time())
+        clock = SteadyClock()
+        events.record(EventKind.LEADER, self._name, "leads", now_s=clock.now_s())
         controller = Controller(
-            catalogue, fleet, path, time.time(), events=events, leads=self._lease.held
+            catalogue, fleet, path, clock.now_s(), events, self._lease.held, clock
         )
         self._controller = controller
         self.leads.set()
@@ -72,8 +77,26 @@ class Process:
         finally:
             self._controller = None
             await fleet.stop()
-            events.record(EventKind.LEADER, self._name, "leads no longer", now_s=time.time())
+            events.record(EventKind.LEADER, self._name, "leads no longer", now_s=clock.now_s())
             await events.close()
+
+
+def _written(path: Path) -> tuple[int, int]:
+    """Which one the file at this moment is; zeros: none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_ino
+
+
+def _forget_fleet(path: Path) -> None:
+    """Raises MemoryNotWhole and ConfigurationError."""
+    try:
+        Memory.read(path, fresh=True).write(path)
+    except OSError as error:
+        trouble = f"cannot be written: {error.strerror}; make it and its directory writable"
+        raise ConfigurationError([Problem(path, 1, trouble)]) from None
 
 
 def applied(state: Path) -> Loaded:
@@ -89,8 +112,8 @@ def applied(state: Path) -> Loaded:
 async def serve(state: Path, fresh: bool) -> None:
     """Runs until SIGTERM or SIGINT. Raises ConfigurationError and MemoryNotWhole.
 
-    `fresh`: its clusters were started from nothing; of what an earlier controller knew only the
-    costs still hold.
+    `fresh`: its clusters were started from nothing; what an earlier controller knew of them does
+    not hold. Costs, prices and what somebody said do.
     """
     settings = applied(state).configuration.controller
     name, address = identity(), urlsplit(settings.url)

@@ -1,8 +1,10 @@
 """What a controller must not forget when it is restarted."""
 
+import errno
 import json
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,12 +13,17 @@ from pydantic import BaseModel
 from orchestrator.capacity.override import Override, OverrideKind
 from orchestrator.capacity.planner import Decided
 from orchestrator.capacity.provision import Provision
+from orchestrator.config.spec import Cluster
+from orchestrator.controller.charges import PoolPrice
 from orchestrator.durable import sync_directory
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold, Quote
 
 log = logging.getLogger("orchestrator.controller")
+
+
+OUTLIVES_THE_FLEET = ("holds", "overrides", "quotes", "prices", "version", "costs")
 
 
 class MemoryNotWhole(ValueError):
@@ -48,14 +55,19 @@ class Memory(BaseModel):
     version: int = 0
     """Of the newest snapshot."""
     costs: Costs = Costs()
+    clusters: dict[str, Cluster] = {}
+    """That are watched: those that the rules have no more until nothing of ours is left there."""
+    prices: dict[str, PoolPrice] = {}
+    """By pool: of the rules, and of what still runs without a place in them."""
     charged_to_s: float | None = None
     """Up to when the replicas that exist are in `costs`; None: there were none before."""
 
     @classmethod
     def read(cls, path: Path, fresh: bool = False) -> "Memory":
         """An empty one when there is no file; the one before when it is not whole. `fresh`: the
-        fleet was started from nothing, so that only what was spent is kept. Raises MemoryNotWhole
-        where the one before is not whole either."""
+        fleet was started from nothing, so that what is about it is not kept; what was spent, what
+        somebody said and prices are. Raises MemoryNotWhole where the one before is not whole
+        either."""
         if not path.exists():
             return cls()
         try:
@@ -73,7 +85,7 @@ class Memory(BaseModel):
     def _load(cls, path: Path, fresh: bool = False) -> "Memory":
         found = json.loads(path.read_bytes())
         if fresh:
-            found = {name: found[name] for name in ("costs", "version") if name in found}
+            found = {name: found[name] for name in OUTLIVES_THE_FLEET if name in found}
         return cls.model_validate(found)
 
     def follow(self, catalogue: Catalogue, now_s: float) -> None:
@@ -99,6 +111,29 @@ class Memory(BaseModel):
         self.warm = [e for e in self.warm if e in catalogue.candidates]
         self.draining_published = {
             w: version for w, version in self.draining_published.items() if w in self.bursts
+        }
+
+    def skip(self, gap_s: float) -> None:
+        """Nobody looked for so long: no condition has lasted for it. Negative: the clock went back,
+        and takes all that has begun with it."""
+        back_s = min(gap_s, 0)
+        self.bursts = {
+            workload: state.model_copy(
+                update={
+                    "since_s": state.since_s and state.since_s + back_s,
+                    "condition_since_s": _later(state.condition_since_s, gap_s),
+                }
+            )
+            for workload, state in self.bursts.items()
+        }
+        self.provisions = {
+            endpoint: provision.model_copy(
+                update={
+                    "lacking_since_s": _later(provision.lacking_since_s, gap_s),
+                    "retry_at_s": provision.retry_at_s and provision.retry_at_s + back_s,
+                }
+            )
+            for endpoint, provision in self.provisions.items()
         }
 
     def decided(self) -> Decided:
@@ -131,16 +166,24 @@ class Memory(BaseModel):
         }
 
     def write(self, path: Path) -> None:
-        """So that it survives a crash of the machine; what was there is kept beside it. Waits for
-        the disk. Raises OSError."""
-        draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-        with draft.open("w") as file:
-            file.write(self.model_dump_json())
-            file.flush()
-            os.fsync(file.fileno())
-        _keep(path)
-        os.replace(draft, path)
-        sync_directory(path.parent)
+        """Raises OSError."""
+        store(path, self.model_dump_json())
+
+
+def store(path: Path, text: str, wanted: Callable[[], bool] = lambda: True) -> None:
+    """So that it survives a crash of the machine; what was there is kept beside it. Waits for the
+    disk. Raises OSError, also where it is not `wanted` any more when it could take its place."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    if not wanted():
+        draft.unlink()
+        raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+    _keep(path)
+    os.replace(draft, path)
+    sync_directory(path.parent)
 
 
 def _before(path: Path) -> Path:
@@ -155,6 +198,10 @@ def _keep(path: Path) -> None:
         link.unlink(missing_ok=True)
         os.link(path, link)
         os.replace(link, _before(path))
+
+
+def _later(at_s: float | None, by_s: float) -> float | None:
+    return None if at_s is None else at_s + by_s
 
 
 def _burst_pools(catalogue: Catalogue, workload: str) -> tuple[str, ...]:

@@ -128,6 +128,8 @@ class Tick:
     gateways: int
     events: Mapping[str, int]
     """Since the start of this process, by kind."""
+    clock_step_s: float = 0
+    """How far the machine's clock is ahead of the snapshot's times."""
 
 
 class ControllerMetrics(Collector):
@@ -186,7 +188,7 @@ class ControllerMetrics(Collector):
             if p.price.fixed_usd_per_gpu_hour is None
         }
         budgets = {w.name: w.budget for w in tick.catalogue.configuration.workloads if w.budget}
-        yield _family(LAST_TICK, {(): snapshot.created_at_s})
+        yield _family(LAST_TICK, {(): snapshot.created_at_s + tick.clock_step_s})
         yield _family(SNAPSHOT, {(): snapshot.version})
         yield _family(GATEWAYS, {(): tick.gateways})
         yield _family(
@@ -194,7 +196,10 @@ class ControllerMetrics(Collector):
             {(p,): float(p in quotes and quotes[p].valid_to_s >= self._now_s) for p in priced},
         )
         yield _family(QUOTE, {(p,): q.usd_per_gpu_hour for p, q in quotes.items()})
-        yield _family(QUOTED_AT, {(p,): q.fetched_at_s for p, q in quotes.items() if p in changing})
+        yield _family(
+            QUOTED_AT,
+            {(p,): quotes[p].fetched_at_s + tick.clock_step_s for p in quotes.keys() & changing},
+        )
         yield _family(
             PHASE,
             {

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from orchestrator.controller.charges import pool_of
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.memory import Memory
 from orchestrator.controller.quotes import Quotes
@@ -50,6 +51,7 @@ def status(
                 "endpoint": stray.found.endpoint,
                 "replicas": stray.found.replicas.total,
                 "since_s": stray.since_s,
+                "usd_per_gpu_hour": _price(memory, stray),
             }
             for stray in strays
         ],
@@ -59,8 +61,16 @@ def status(
             "cloud": sum(usd for pool, usd in costs.by_pool.items() if pool in away),
             "by_pool": costs.by_pool,
             "by_workload": costs.by_workload,
+            "unpriced_replicas": sum(
+                stray.found.replicas.total for stray in strays if _price(memory, stray) is None
+            ),
         },
     }
+
+
+def _price(memory: Memory, stray: Stray) -> float | None:
+    price = memory.prices.get(pool_of(stray.found))
+    return None if price is None else price.usd_per_gpu_hour
 
 
 def _burst(state: BurstState, memory: Memory, workload: str) -> dict[str, Any]:

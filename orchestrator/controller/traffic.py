@@ -1,18 +1,32 @@
 """What the gateways report, gathered over all of them."""
 
+import sys
 from collections import defaultdict
 
+from orchestrator.config.spec import Configuration
 from orchestrator.signals.latency import LatencyWindow
 from orchestrator.signals.report import GatewayReport, QueueReport
 
 GONE_AFTER_S = 10
 """A gateway that has not reported for so long is gone, and its requests with it."""
+NOBODY = sys.maxsize
+"""The oldest snapshot where no gateway is left that decides on one."""
+
+
+def silence_s(configuration: Configuration) -> float:
+    """After how long a silent gateway sends nothing more to what a burst or old rules gave it: its
+    snapshot is stale, and what it decided before that has reached an engine, which counts it."""
+    stale_s = configuration.policy.snapshot_stale_s + configuration.gateway.timeouts.connect_s
+    return max(stale_s, GONE_AFTER_S)
 
 
 class Traffic:
-    def __init__(self, window_s: float, snapshot_stale_s: float) -> None:
+    def __init__(self, window_s: float, silence_s: float, since_s: float | None = None) -> None:
+        """`silence_s`: how long a silent gateway may still decide. `since_s`: when this controller
+        took over from another one, whose gateways it does not know; None: there was none."""
         self._window_s = window_s
-        self._snapshot_stale_s = snapshot_stale_s
+        self._silence_s = silence_s
+        self._since_s = since_s
         self._reports: dict[str, tuple[float, GatewayReport]] = {}
         """The last report of each gateway that has not said goodbye, and when it came."""
         self._ttft: dict[str, LatencyWindow] = {}
@@ -20,9 +34,9 @@ class Traffic:
         self._tokens: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         self._served: dict[str, int] = defaultdict(int)
 
-    def follow(self, window_s: float, snapshot_stale_s: float) -> None:
-        """Other rules; latencies that were measured stay."""
-        self._window_s, self._snapshot_stale_s = window_s, snapshot_stale_s
+    def follow(self, window_s: float, silence_s: float) -> None:
+        """Other rules; latencies that were measured stay. Who is silent may go by the old ones."""
+        self._window_s, self._silence_s = window_s, max(self._silence_s, silence_s)
         for window in (*self._ttft.values(), *self._slot.values()):
             window.window_s = window_s
 
@@ -75,28 +89,28 @@ class Traffic:
         return [q for r in self._live(now_s) for q in r.queues if endpoint in q.endpoints]
 
     def oldest_snapshot(self, now_s: float) -> int:
-        """The oldest version on which a gateway may still decide; 0 when none reports.
+        """The oldest version on which a gateway may still decide; 0 while one may that has not
+        spoken to this controller yet; NOBODY when none is left.
 
         Silence never counts as consent: one that does not report sends on, as its last snapshot
         says, until that is stale.
         """
-        horizon_s = self._horizon_s
         self._reports = {
             gateway: (at_s, report)
             for gateway, (at_s, report) in self._reports.items()
-            if now_s - at_s <= horizon_s
+            if now_s - at_s <= self._silence_s
         }
-        return min((r.snapshot_version for _, r in self._reports.values()), default=0)
+        if self._since_s is not None and now_s - self._since_s <= self._silence_s:
+            return 0
+        return min((r.snapshot_version for _, r in self._reports.values()), default=NOBODY)
 
     def all_have(self, version: int, published_s: float, now_s: float) -> bool:
         """Whether no gateway decides on a snapshot before this one any more. Where none reports,
         there may still be one, until its snapshot is stale."""
         oldest = self.oldest_snapshot(now_s)
-        return oldest >= version or (not oldest and now_s - published_s > self._horizon_s)
-
-    @property
-    def _horizon_s(self) -> float:
-        return max(self._snapshot_stale_s, GONE_AFTER_S)
+        if oldest == NOBODY:
+            return now_s - published_s > self._silence_s
+        return oldest >= version
 
     def take_tokens(self) -> dict[str, dict[str, int]]:
         """Tokens by endpoint and workload since the last call."""
@@ -110,8 +124,8 @@ class Traffic:
 
     def all_report(self, now_s: float) -> bool:
         """Whether there are gateways, and none is silent of which some request may be open."""
-        self.oldest_snapshot(now_s)
-        return bool(self._reports) and len(self._live(now_s)) == len(self._reports)
+        known = 0 < self.oldest_snapshot(now_s) < NOBODY
+        return known and len(self._live(now_s)) == len(self._reports)
 
     def reports(self) -> dict[str, GatewayReport]:
         """The last of each gateway, by its id."""

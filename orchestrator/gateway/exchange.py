@@ -45,7 +45,7 @@ class Exchange:
         self._store = PolicyStore(state)
         self._telemetry = telemetry
         self._audit_head = audit_head
-        self._received_s = time.monotonic()
+        self._as_of_s = time.monotonic()
         rules = in_force(self._store)
         # For good: under other rules too the controller listens where it was started.
         self._controller_url = rules.catalogue.configuration.controller.url
@@ -83,7 +83,7 @@ class Exchange:
 
     @property
     def snapshot_age_s(self) -> float:
-        return time.monotonic() - self._received_s
+        return time.monotonic() - self._as_of_s
 
     async def run(self) -> None:
         """Exchanges once per tick until cancelled. A controller that is gone changes nothing: the
@@ -153,6 +153,8 @@ class Exchange:
         return [QueueReport(endpoints=list(home), ages_s=ages_s[home]) for home in ages_s]
 
     async def _once(self, session: aiohttp.ClientSession) -> None:
+        # Its age counts from before it was given, as the controller counts it.
+        asked_s = time.monotonic()
         snapshot = Snapshot.model_validate_json(await self._post(session))
         # A controller whose ticks fail gives the same snapshot again: that one goes on ageing, and
         # so does one whose rules are not to be had here.
@@ -164,7 +166,7 @@ class Exchange:
             rules = await asyncio.to_thread(load_rules, self._store, snapshot.config_version)
             self._adopt(rules, snapshot)
             log.info("policy version %s is in force", self.catalogue.version)
-        self._received_s = time.monotonic()
+        self._as_of_s = asked_s
 
 
 def _before_the_first(catalogue: Catalogue) -> Snapshot:

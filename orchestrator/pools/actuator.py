@@ -12,12 +12,18 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def cut(text: str, length: int = 300) -> str:
+    """A reason in a cluster's words, as one line of bounded length."""
+    shown = (c if c.isprintable() else " " for c in clean(text[: length * 10]))
+    return " ".join("".join(shown).split())[:length]
+
+
 class PoolError(Exception):
     """The cluster did not do what was asked; the message says what it answered."""
 
     def __init__(self, summary: str, detail: str = "") -> None:
         """`detail`: in words that are not ours."""
-        super().__init__(f"{summary}: {clean(detail)}" if detail else summary)
+        super().__init__(f"{summary}: {cut(detail, 500)}" if detail else summary)
         self.summary = summary
         """For logs: what the cluster answers may quote addresses and the environment of engines."""
 
@@ -47,7 +53,7 @@ class Replicas:
     """The cluster's reason when it cannot make what was asked for. It may still be trying."""
 
     @property
-    def gave_up(self) -> bool:
+    def abandoned(self) -> bool:
         """Whether the cluster tries no more: the endpoint could not even be built."""
         return not self.deployed and self.failed is not None
 

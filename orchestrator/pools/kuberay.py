@@ -103,7 +103,7 @@ class KubeRayPools:
         next call. Raises PoolError."""
         await self._look()
         found = {s.name: s for s in self._services.objects()}.get(candidate.service_name)
-        if replicas == 0 or (found and existing and existing.gave_up and not found.deleted):
+        if replicas == 0 or (found and existing and existing.abandoned and not found.deleted):
             if found is not None and not found.deleted:
                 await self._delete("rayservices", found.name, found.uid)
             return
@@ -142,6 +142,7 @@ class KubeRayPools:
         for mirror in self._mirrors:
             mirror.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._api.close()
 
     async def _look(self) -> None:
         """Makes sure that what the mirrors show is so. Raises PoolError."""

@@ -115,6 +115,7 @@ class KubernetesApi:
             return _parsed(b"".join(parts), asked)
 
     def close(self) -> None:
+        """Connections in use end with what uses them."""
         if self._client is not None:
             self._client.close()
 

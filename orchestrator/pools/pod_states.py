@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from orchestrator.pools.actuator import Replicas
+from orchestrator.pools.actuator import Replicas, cut
 from orchestrator.pools.ray_service import ENDPOINT, MANAGER, URL, wanted
 
 NOTICES = (
@@ -30,7 +30,6 @@ STUCK = (
     "RunContainerError",
 )
 """Reasons for which a container waits that do not pass by themselves."""
-REASON_LENGTH = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +224,7 @@ def _service_trouble(status: dict[str, Any]) -> tuple[str | None, bool]:
 def _reason(what: str, said: dict[str, Any]) -> str:
     who = what if what in ("RayService", "Serve") else f"pod {what}"
     message = f": {said['message']}" if said.get("message") else ""
-    return f"{who}: {said.get('reason')}{message}"[:REASON_LENGTH]
+    return cut(f"{who}: {said.get('reason')}{message}")
 
 
 def _applied_s(metadata: dict[str, Any]) -> float:

@@ -15,7 +15,7 @@ import aiohttp
 
 from orchestrator.config.spec import Cluster
 from orchestrator.policy.candidate import Candidate
-from orchestrator.pools.actuator import Fence, Observed, PoolError, Replicas, Unowned, clean
+from orchestrator.pools.actuator import Fence, Observed, PoolError, Replicas, Unowned, clean, cut
 from orchestrator.pools.engine import served_name
 
 REQUEST_TIMEOUT_S = 60
@@ -77,7 +77,7 @@ class RayPools:
     async def scale(self, candidate: Candidate, replicas: int, existing: Replicas | None) -> None:
         """Sets the target. An endpoint that starts from nothing is deployed first, since Serve
         takes no deployment of zero replicas. Raises PoolError."""
-        if existing is None or existing.gave_up:
+        if existing is None or existing.abandoned:
             if replicas:
                 await self.deploy([llm_application(candidate, replicas)])
             return
@@ -283,5 +283,5 @@ def _route(application: dict[str, Any]) -> str:
 
 def _failure(application: dict[str, Any]) -> str | None:
     if application.get("status") == "DEPLOY_FAILED":
-        return clean(str(application.get("message", "")))[:300]
+        return cut(str(application.get("message", "")))
     return None

@@ -11,9 +11,10 @@ import aiohttp
 import pytest
 
 from orchestrator.config.spec import Configuration
+from orchestrator.controller import keeper
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.loop import Controller
-from orchestrator.controller.memory import Memory
+from orchestrator.controller.memory import store
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.pools.actuator import PoolError
 from orchestrator.pools.ray import RayPools
@@ -68,6 +69,7 @@ class World:
 
     def rules(self, with_cloud: bool = True) -> Catalogue:
         raw: dict[str, Any] = small().configuration.model_dump(mode="json")
+        raw["policy"]["snapshot_stale_s"] = TICK_S
         for cluster, url in zip(raw["clusters"], self._urls, strict=True):
             cluster |= {"url": url, "dashboard_url": url}
         if not with_cloud:
@@ -134,12 +136,11 @@ def play(
 ) -> tuple[int, dict[str, int], list[str]]:
     """Points that were passed, replicas at the end and the changes that the cloud was asked for."""
     points = Points(kill_at)
-    write = Memory.write
 
-    def written(memory: Memory, path: Path) -> None:
+    def written(path: Path, text: str, wanted: Callable[[], bool]) -> None:
         if points():
             raise Killed
-        write(memory, path)
+        store(path, text, wanted)
         if points():
             raise Killed
 
@@ -171,7 +172,7 @@ def play(
             return points.passed, {**home.replicas(), **away.replicas()}, away.changes
 
     with patch.context() as patched:
-        patched.setattr(Memory, "write", written)
+        patched.setattr(keeper, "store", written)
         return asyncio.run(inside())
 
 

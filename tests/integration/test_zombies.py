@@ -196,10 +196,10 @@ def test_by_policy_what_is_declared_stays(run: Run) -> None:
 def test_a_pool_that_is_held_a_forced_burst_and_a_silent_gateway_make_no_zombies(run: Run) -> None:
     async def test(company: Company) -> None:
         company.cluster.replicas[CLOUD] = Replicas(ready=2)
-        company.controller.hold("cloud-gpu", Hold.DRAINED)
+        await company.controller.hold("cloud-gpu", Hold.DRAINED)
         await company.live(15)
         assert company.found() == {}
-        company.controller.hold("cloud-gpu", None)
+        await company.controller.hold("cloud-gpu", None)
         company.gateway = False  # two replicas: only the gateways could tell that both are idle
         await company.live(15)
         assert company.found() == {}

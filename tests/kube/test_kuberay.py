@@ -276,7 +276,7 @@ def test_what_the_operator_has_given_up_is_made_anew(operator: Operator) -> None
                     }
                 },
             )
-            told = await seen(pools, world, lambda o: o.replicas[chat.endpoint].gave_up)
+            told = await seen(pools, world, lambda o: o.replicas[chat.endpoint].abandoned)
             assert "no weights" in (told.replicas[chat.endpoint].failed or "")
             await pools.scale(chat, 1, told.replicas[chat.endpoint])
             operator.collect()

@@ -2,18 +2,25 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
 from orchestrator.capacity.override import Override, OverrideKind
 from orchestrator.config.spec import Configuration
+from orchestrator.controller import keeper
+from orchestrator.controller.clock import SteadyClock
 from orchestrator.controller.events import EventKind
 from orchestrator.controller.fleet import SCALE_RETRY_S, Fleet
+from orchestrator.controller.http import application
 from orchestrator.controller.loop import MAX_GAP_S, Controller
-from orchestrator.controller.memory import Memory
+from orchestrator.controller.memory import Memory, store
+from orchestrator.controller.removed import EMPTY_S, SILENT_S
+from orchestrator.controller.traffic import silence_s
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, Hold
 from orchestrator.pools.actuator import Replicas, Unowned
@@ -170,18 +177,18 @@ def test_a_pool_that_somebody_drains_stays_drained_over_a_restart(run: Run) -> N
     async def test(make: Make, cluster: FakeCluster) -> None:
         first = make(100)
         await first.tick(100)
-        first.hold("home-gpu", Hold.DRAINED)
+        await first.hold("home-gpu", Hold.DRAINED)
         await first.tick(101)
         assert first.snapshot.holds == {"home-gpu": Hold.DRAINED}
         again = make(102)
         await again.tick(102)
         assert again.snapshot.holds == {"home-gpu": Hold.DRAINED}
         assert again.state()["pools"]["home-gpu"]["hold"] == "drained"
-        again.hold("home-gpu", None)
+        await again.hold("home-gpu", None)
         await again.tick(103)
         assert again.snapshot.holds == {}
         with pytest.raises(KeyError):
-            again.hold("nowhere", Hold.LEAVING)
+            await again.hold("nowhere", Hold.LEAVING)
 
     run(test)
 
@@ -312,7 +319,7 @@ def test_a_hold_ends_by_itself_also_after_a_restart(run: Run) -> None:
     async def test(make: Make, cluster: FakeCluster) -> None:
         first = make(100)
         await first.tick(100)
-        first.hold("home-gpu", Hold.DRAINED, until_s=110)
+        await first.hold("home-gpu", Hold.DRAINED, until_s=110)
         await first.tick(101)
         again = make(109)
         await again.tick(109)
@@ -330,7 +337,7 @@ def test_a_word_on_a_burst_holds_for_its_time_and_over_a_restart(run: Run) -> No
     async def test(make: Make, cluster: FakeCluster) -> None:
         first = make(100)
         await first.tick(100)
-        first.override("assistant", Override(kind=OverrideKind.FORCE, until_s=150))
+        await first.override("assistant", Override(kind=OverrideKind.FORCE, until_s=150))
         await first.tick(101)
         assert first.snapshot.bursts["assistant"].phase is BurstPhase.BURSTING
         again = make(102)
@@ -349,11 +356,13 @@ def test_a_word_on_a_burst_is_only_taken_where_the_rules_have_one(run: Run) -> N
     async def test(make: Make, cluster: FakeCluster) -> None:
         controller = make(100)
         with pytest.raises(KeyError):
-            controller.override("nobody", Override(kind=OverrideKind.HOLD))
+            await controller.override("nobody", Override(kind=OverrideKind.HOLD))
         with pytest.raises(ValueError, match="no burst"):
-            controller.override("records", Override(kind=OverrideKind.FORCE))
+            await controller.override("records", Override(kind=OverrideKind.FORCE))
         with pytest.raises(ValueError, match="may burst to cloud-gpu, not 'home-gpu'"):
-            controller.override("assistant", Override(kind=OverrideKind.FORCE, pool="home-gpu"))
+            await controller.override(
+                "assistant", Override(kind=OverrideKind.FORCE, pool="home-gpu")
+            )
 
     run(test)
 
@@ -474,5 +483,243 @@ def test_what_lasts_is_told_when_it_begins_and_when_it_ends(run: Run) -> None:
         assert told(controller, EventKind.PRICE) == [
             ("cloud-gpu", "the newest price is not taken")
         ], "there is no such file"
+
+    run(test)
+
+
+@pytest.mark.parametrize("gateways", [0, 1])
+def test_a_drain_after_a_restart_waits_for_gateways_that_may_be_silent_and_no_longer(
+    run: Run, tmp_path: Path, gateways: int
+) -> None:
+    draining = BurstState(phase=BurstPhase.DRAINING, pool="cloud-gpu", since_s=1, reason="calm")
+    bursts, targets = {"assistant": draining}, {CLOUD: 1}
+    Memory(bursts=bursts, targets=targets, charged_to_s=99).write(tmp_path / "controller.json")
+
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.replicas[CLOUD] = Replicas(ready=1)
+        cluster.metrics[CLOUD] = EngineMetrics(running=0, waiting=0)
+        controller = make(100)
+        bound_s = silence_s(SMALL.configuration)
+        for now_s in (100, 101, 100 + bound_s):
+            await controller.tick(now_s)
+            await settle()
+            if gateways:
+                controller.exchange(report(controller.snapshot.version), now_s)
+        assert not cluster.scaled
+        await controller.tick(101 + bound_s)
+        await settle()
+        assert cluster.scaled == [(CLOUD, 0)]
+
+    run(test)
+
+
+def without_the_cloud() -> Catalogue:
+    raw = SMALL.configuration.model_dump(mode="json")
+    del raw["clusters"][1], raw["pools"][1], raw["workloads"][0]["burst"]
+    raw["models"][0]["variants"][0]["pools"] = ["home-gpu"]
+    return Catalogue(Configuration.model_validate(raw), "v2")
+
+
+LEFT = Unowned("cloud-gpu--m-fp16", CLOUD, "http://127.0.0.1:9/pools/" + CLOUD, Replicas(ready=1))
+
+
+@pytest.mark.usefixtures("cheap")
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_cluster_that_the_rules_have_no_more_is_watched_charged_and_emptied(
+    run: Run, tmp_path: Path, restarted: bool
+) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.replicas[CLOUD] = Replicas(ready=1)
+        cluster.metrics[CLOUD] = EngineMetrics(running=1, waiting=0)
+        controller = make(0)
+        await controller.tick(0)
+        cluster.unowned = [LEFT]
+        if restarted:
+            controller = make(1, without_the_cloud())
+        else:
+            controller.adopt(without_the_cloud())
+        await controller.tick(1)
+        assert [u["cluster"] for u in controller.state()["unowned"]] == ["away"]
+        before_usd = controller.state()["cost_usd"]["by_pool"]["cloud-gpu"]
+        await controller.tick(1801)
+        spent_usd = controller.state()["cost_usd"]["by_pool"]["cloud-gpu"] - before_usd
+        assert spent_usd == pytest.approx(2.0 / 2)
+        assert not cluster.released, "it still runs something"
+        cluster.metrics[CLOUD] = EngineMetrics(running=0, waiting=0)
+        for now_s in (1802, 1803, 1804 + EMPTY_S, 1805 + EMPTY_S):
+            await controller.tick(now_s)
+            await settle()
+        assert cluster.released == ["cloud-gpu--m-fp16"]
+        assert told(controller, EventKind.CLUSTER) == [
+            ("away", "is removed, and watched no longer")
+        ]
+        assert set(Memory.read(tmp_path / "controller.json").clusters) == {"home"}
+
+    run(test)
+
+
+def test_a_removed_cluster_that_says_nothing_is_remembered_for_a_day(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        await make(0).tick(0)
+        cluster.answers = False
+        controller = make(1, without_the_cloud())
+        for now_s in (1, 20, 1 + SILENT_S):
+            await controller.tick(now_s)
+        assert "away" in controller.state()["clusters_lost"]
+        await controller.tick(2 + SILENT_S)
+        assert "away" not in controller.state()["clusters_lost"]
+
+    run(test)
+
+
+def test_replicas_without_a_known_price_are_told_and_counted(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.unowned = [stray(ready=2)]
+        controller = make(0)
+        for now_s in (0, 3600):
+            await controller.tick(now_s)
+        assert controller.state()["cost_usd"]["unpriced_replicas"] == 2
+        assert "old" not in controller.state()["cost_usd"]["by_pool"]
+        adopted = [e for e in controller.events.after(0) if e.subject == "old/m"]
+        assert "no price" in adopted[0].reason
+
+    run(test)
+
+
+def test_replicas_beyond_a_variant_of_the_rules_cost_the_price_of_their_pool(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.replicas = {}
+        cluster.unowned = [Unowned("x", "home-gpu/old", None, Replicas(starting=1))]
+        controller = make(0)
+        for now_s in (0, 3600):
+            await controller.tick(now_s)
+        assert cost(controller) == pytest.approx(0.5)
+
+    run(test)
+
+
+def test_a_cluster_that_has_another_name_in_the_rules_is_no_other_cluster(run: Run) -> None:
+    raw = SMALL.configuration.model_dump(mode="json")
+    raw["clusters"][1]["name"] = raw["pools"][1]["cluster"] = "renamed"
+    renamed = Catalogue(Configuration.model_validate(raw), "v2")
+
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(0)
+        await controller.tick(0)
+        cluster.unowned = [LEFT]
+        controller.adopt(renamed)
+        await controller.tick(1)
+        assert controller.state()["unowned"] == []
+
+    run(test)
+
+
+@pytest.mark.usefixtures("cheap")
+def test_a_trigger_does_not_last_while_nobody_looks(run: Run) -> None:
+    patient = changed()
+    raw = patient.configuration.model_dump(mode="json")
+    raw["workloads"][0]["burst"]["sustained_s"] = 30
+    patient = Catalogue(Configuration.model_validate(raw), "v2")
+
+    async def phase_after(controller: Controller, *ticks_s: float) -> BurstPhase:
+        for now_s in ticks_s:
+            controller.exchange(report(home_gpu=30), now_s)
+            await controller.tick(now_s)
+        return controller.snapshot.bursts["assistant"].phase
+
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        cluster.metrics[HOME] = EngineMetrics(running=4, waiting=30)
+        first = make(100, patient)
+        assert await phase_after(first, 100, 101, 110) is BurstPhase.HOME
+        again = make(4000, patient)
+        assert await phase_after(again, 4000, 4001) is BurstPhase.HOME, "an absence"
+        assert await phase_after(again, 8000, 8001) is BurstPhase.HOME, "a machine that slept"
+        assert await phase_after(again, 8010, 8025) is BurstPhase.BURSTING
+
+    run(test)
+
+
+def test_a_word_that_cannot_be_written_is_refused_and_does_not_hold(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_TOKEN", "t")
+
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(100)
+        await controller.tick(100)
+        asked = {
+            "/v1/pools/home-gpu/hold": {"hold": "drained"},
+            "/v1/bursts/assistant": {"override": "hold"},
+        }
+        headers = {"authorization": "Bearer t"}
+        async with TestClient(TestServer(application(lambda: controller))) as client:
+            draft = tmp_path / f"controller.json.{os.getpid()}.draft"
+            draft.mkdir()
+            for path, body in asked.items():
+                answer = await client.post(path, json=body, headers=headers)
+                assert answer.status == 503
+                assert "cannot be written: Is a directory" in await answer.text()
+            await controller.tick(101)
+            assert controller.snapshot.holds == {}
+            assert controller.state()["bursts"]["assistant"]["override"] is None
+            draft.rmdir()
+            for path, body in asked.items():
+                answer = await client.post(path, json=body, headers=headers)
+                assert answer.status == 200
+            kept = Memory.read(tmp_path / "controller.json")
+            assert set(kept.holds) == {"home-gpu"}
+            assert set(kept.overrides) == {"assistant"}
+
+    run(test)
+
+
+def test_a_disk_that_hangs_stops_no_tick_and_gets_one_write_at_a_time(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, entered = threading.Event(), []
+
+    def hanging(path: Path, text: str, wanted: Callable[[], bool]) -> None:
+        entered.append(text)
+        hangs.wait()
+        store(path, text, wanted)
+
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(100)
+        await controller.tick(100)
+        before = (tmp_path / "controller.json").read_bytes()
+        monkeypatch.setattr(keeper, "LIMIT_S", 0.01)
+        monkeypatch.setattr(keeper, "store", hanging)
+        for now_s in (101, 102, 103):
+            await controller.tick(now_s)
+        assert controller.snapshot.created_at_s == 103
+        assert len(entered) == 1
+        with pytest.raises(OSError, match="earlier write"):
+            await controller.hold("home-gpu", Hold.DRAINED)
+        assert told(controller, EventKind.STATE) == [("controller", "its memory is not written")]
+        monkeypatch.setattr(keeper, "LIMIT_S", 10)
+        hangs.set()
+        while ("controller", "its memory is written again") not in told(
+            controller, EventKind.STATE
+        ):
+            assert (tmp_path / "controller.json").read_bytes() == before, "what came late"
+            await asyncio.sleep(0.01)
+            await controller.tick(104)
+
+    run(test)
+
+
+def test_a_machine_whose_clock_is_set_is_told_once(run: Run) -> None:
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(100, changed(tick_s=0.01))
+        wall = [1000.0]
+        controller.clock = SteadyClock(lambda: wall[0], lambda: 50.0)
+        wall[0] += 3600
+        ticking = asyncio.create_task(controller.run())
+        async with asyncio.timeout(5):
+            while controller.snapshot.created_at_s != 1000 or not told(controller, EventKind.CLOCK):
+                await asyncio.sleep(0.01)
+        ticking.cancel()
+        what = "the machine's clock was set by +3600 s"
+        assert told(controller, EventKind.CLOCK) == [("controller", what)]
 
     run(test)

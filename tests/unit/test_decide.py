@@ -100,6 +100,22 @@ def test_a_draining_pool_takes_nothing_new() -> None:
     assert rejected(Facts("assistant", "m"), state)[CLOUD][0] == "burst"
 
 
+def test_with_a_stale_snapshot_nothing_goes_to_a_burst_pool_whatever_it_may_hold() -> None:
+    raw = WORLD.configuration.model_dump(mode="json")
+    for zone in raw["zones"]:
+        zone["max_data_class"] = "restricted"
+    catalogue = Catalogue(Configuration.model_validate(raw), "v1")
+    view, load = View(catalogue, bursting(), ""), WORLD.counts({HOME: 20})
+    fresh, stale = (
+        decide(Facts("assistant", "m", inflight=load, snapshot_age_s=age_s), view)
+        for age_s in (120, 121)
+    )
+    assert fresh.grant is not None
+    assert fresh.grant.candidate.endpoint == CLOUD
+    refused = {v.candidate.endpoint: v.rejected_by for v in stale.verdicts}
+    assert refused[CLOUD] == "burst"
+
+
 def test_without_a_ready_replica_the_denial_is_a_matter_of_capacity() -> None:
     decision = decide(Facts("records", "m"), View(WORLD, snapshot(home_ready=0)))
     assert decision.denied == "no_capacity"

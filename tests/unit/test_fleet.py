@@ -106,7 +106,7 @@ def test_what_serve_still_builds_is_left_alone_and_what_it_gave_up_is_asked_for_
         assert not cluster.scaled
         cluster.replicas = {CLOUD: Replicas(deployed=False, failed="no such model")}
         await fleet.observe(101)
-        assert fleet.progress(CLOUD) == Progress(failed="no such model", gave_up=True)
+        assert fleet.progress(CLOUD) == Progress(failed="no such model", abandoned=True)
         fleet.set_targets({CLOUD: 1}, frozenset({CLOUD}), 101)
         await settle()
         assert not cluster.scaled

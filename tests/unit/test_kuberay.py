@@ -1,5 +1,6 @@
 """Pools in Kubernetes, as far as no server is needed: names, objects, what is made of answers."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -12,7 +13,8 @@ from ray.serve.schema import ServeApplicationSchema
 
 from orchestrator.policy.candidate import Candidate
 from orchestrator.pools.actuator import Replicas
-from orchestrator.pools.kuberay import observed
+from orchestrator.pools.kuberay import KubeRayPools, observed
+from orchestrator.pools.kubernetes_api import KubernetesApi
 from orchestrator.pools.pod_states import node, pod, ray_cluster, replicas_of, service
 from orchestrator.pools.ray_service import ENDPOINT, label, labels, ray_service, wanted
 from tests.configurations import company, problems
@@ -171,7 +173,7 @@ def test_a_service_that_is_taken_away_cannot_be_scaled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "failed", "gave_up"),
+    ("status", "failed", "abandoned"),
     [
         (
             {"conditions": [{"type": "Ready", "status": "False", "reason": "Initializing"}]},
@@ -209,17 +211,34 @@ def test_a_service_that_is_taken_away_cannot_be_scaled() -> None:
     ],
 )
 def test_conditions_and_applications_tell_what_failed(
-    status: dict[str, Any], failed: str | None, gave_up: bool
+    status: dict[str, Any], failed: str | None, abandoned: bool
 ) -> None:
     told = made_of(a_service(1, status=status), [])
-    assert (told.failed, told.gave_up) == (failed, gave_up)
+    assert (told.failed, told.abandoned) == (failed, abandoned)
+
+
+def test_what_a_cluster_says_of_a_failure_is_one_line_of_text_of_bounded_length() -> None:
+    message = "line\n\x1b[31mred\udfff " + "x" * 1000
+    applications = {"a": {"status": "DEPLOY_FAILED", "message": message}}
+    status = {"activeServiceStatus": {"applicationStatuses": applications}}
+    told = made_of(a_service(1, status=status), [])
+    assert told.failed is not None
+    assert told.failed.startswith("Serve: DEPLOY_FAILED: line [31mred? xxx")
+    assert len(told.failed) == 300
+
+
+def test_pools_that_are_closed_close_their_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[KubernetesApi] = []
+    monkeypatch.setattr(KubernetesApi, "close", lambda api: closed.append(api))
+    asyncio.run(KubeRayPools(chat().cluster).close())
+    assert len(closed) == 1
 
 
 def test_an_endpoint_that_serves_is_not_given_up_for_a_failed_update() -> None:
     failed = {"activeServiceStatus": {"applicationStatuses": {"a": {"status": "DEPLOY_FAILED"}}}}
     told = made_of(a_service(1, status=failed), [a_pod("a", conditions=ready())])
     assert told.failed
-    assert not told.gave_up
+    assert not told.abandoned
 
 
 @pytest.mark.parametrize(

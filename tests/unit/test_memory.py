@@ -1,18 +1,25 @@
 """What a controller remembers when it starts again."""
 
+import asyncio
 import os
 import stat
 from pathlib import Path
 
+import aiohttp
 import pytest
 from typer.testing import CliRunner
 
+from orchestrator.capacity.override import Override, OverrideKind
 from orchestrator.capacity.planner import Decided, Observation, plan
+from orchestrator.capacity.provision import Provision
 from orchestrator.cli.stack import app as commands
+from orchestrator.config.load import ConfigurationError
 from orchestrator.config.store import PolicyStore
-from orchestrator.controller.memory import Memory
+from orchestrator.controller.lease import FileLease
+from orchestrator.controller.main import MEMORY, Process
+from orchestrator.controller.memory import Memory, PoolHold
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState
+from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState, Hold, Quote
 from tests.worlds import small
 
 
@@ -132,3 +139,65 @@ def test_a_burst_that_the_rules_have_no_more_drains_under_no_live_stream(workloa
     ):
         memory.draining_published = published
         assert planned(memory, small(), open_streams)["cloud-gpu/m-fp16"] == target
+
+
+def test_a_clock_that_went_back_takes_along_what_has_begun_and_an_absence_what_lasts() -> None:
+    def memory() -> Memory:
+        state = BurstState(since_s=100, condition_since_s=200)
+        lacking = Provision(lacking_since_s=200, retry_at_s=300)
+        return Memory(bursts={"w": state, "never": BurstState()}, provisions={"e": lacking})
+
+    back, absent = memory(), memory()
+    back.skip(-50)
+    assert (back.bursts["w"].since_s, back.bursts["w"].condition_since_s) == (50, 150)
+    assert (back.provisions["e"].lacking_since_s, back.provisions["e"].retry_at_s) == (150, 250)
+    assert back.bursts["never"] == BurstState()
+    absent.skip(1000)
+    assert (absent.bursts["w"].since_s, absent.bursts["w"].condition_since_s) == (100, 1200)
+    lacking = absent.provisions["e"]
+    assert (lacking.lacking_since_s, lacking.retry_at_s) == (1200, 300)
+
+
+def test_a_fresh_start_keeps_what_is_not_about_the_fleet(tmp_path: Path) -> None:
+    quote = Quote(usd_per_gpu_hour=2, source="market", fetched_at_s=1, valid_to_s=2)
+    kept = {
+        "holds": {"home-gpu": PoolHold(hold=Hold.DRAINED)},
+        "overrides": {"assistant": Override(kind=OverrideKind.HOLD)},
+        "quotes": {"cloud-gpu": quote},
+        "version": 7,
+    }
+    memory = Memory.model_validate(kept | {"targets": {"e": 1}, "warm": ["e"], "charged_to_s": 5})
+    memory.write(tmp_path / "memory.json")
+    assert Memory.read(tmp_path / "memory.json", fresh=True) == Memory.model_validate(kept)
+
+
+@pytest.mark.parametrize("led_since", [False, True])
+def test_a_fresh_start_forgets_the_fleet_that_was_there_when_it_began(
+    tmp_path: Path, led_since: bool
+) -> None:
+    Memory(targets={"e": 1}).write(tmp_path / MEMORY)
+
+    async def inside() -> None:
+        async with aiohttp.ClientSession() as session:
+            lease = FileLease(tmp_path / "lock", "a")
+            process = Process(tmp_path, lease, "a", session, fresh=True)
+            if led_since:
+                Memory(targets={"e": 2}).write(tmp_path / MEMORY)
+            with pytest.raises(ConfigurationError, match="nothing was applied"):
+                await process.run()
+
+    asyncio.run(inside())
+    assert Memory.read(tmp_path / MEMORY).targets == ({"e": 2} if led_since else {})
+
+
+def test_a_fresh_start_that_cannot_write_says_so(tmp_path: Path) -> None:
+    PolicyStore(tmp_path)
+    (tmp_path / f"{MEMORY}.{os.getpid()}.draft").mkdir()
+
+    async def inside() -> None:
+        async with aiohttp.ClientSession() as session:
+            lease = FileLease(tmp_path / "lock", "a")
+            await Process(tmp_path, lease, "a", session, fresh=True).run()
+
+    with pytest.raises(ConfigurationError, match="cannot be written: Is a directory"):
+        asyncio.run(inside())

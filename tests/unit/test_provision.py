@@ -11,7 +11,7 @@ from orchestrator.capacity.provision import (
 )
 
 LIMIT_S = 180
-FAILED = Progress(failed="no such model", gave_up=True)
+FAILED = Progress(failed="no such model", abandoned=True)
 
 
 def after(

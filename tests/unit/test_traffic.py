@@ -1,6 +1,6 @@
 """What the gateways report, gathered: who may still be sending, and on which snapshot."""
 
-from orchestrator.controller.traffic import GONE_AFTER_S, Traffic
+from orchestrator.controller.traffic import GONE_AFTER_S, NOBODY, Traffic
 from orchestrator.signals.report import EndpointReport, GatewayReport, QueueReport
 
 STALE_S = 120
@@ -18,7 +18,7 @@ def report(gateway: str, version: int, leaving: bool = False) -> GatewayReport:
 
 def test_the_slowest_gateway_decides_which_snapshot_all_have() -> None:
     traffic = Traffic(20, STALE_S)
-    assert traffic.oldest_snapshot(0) == 0
+    assert traffic.oldest_snapshot(0) == NOBODY
     traffic.take(report("a", 5), 0)
     traffic.take(report("b", 7), 0)
     assert traffic.oldest_snapshot(1) == 5
@@ -64,3 +64,26 @@ def test_where_no_gateway_reports_there_may_still_be_one_until_its_snapshot_is_s
     assert not traffic.all_have(5, 0, STALE_S + 2)
     traffic.take(report("a", 5), STALE_S + 2)
     assert traffic.all_have(5, STALE_S + 1, STALE_S + 2)
+
+
+def test_after_a_takeover_gateways_that_have_not_spoken_are_waited_for() -> None:
+    traffic = Traffic(20, STALE_S, since_s=100)
+    traffic.take(report("a", 5), 101)
+    assert traffic.oldest_snapshot(102) == 0, "another may go by what was told before"
+    assert not traffic.all_have(5, 0, 100 + STALE_S)
+    traffic.take(report("a", 5), 100 + STALE_S)
+    assert traffic.oldest_snapshot(101 + STALE_S) == 5
+
+
+def test_where_none_is_left_nobody_is_waited_for() -> None:
+    traffic = Traffic(20, STALE_S)
+    traffic.take(report("a", 5), 0)
+    assert traffic.oldest_snapshot(STALE_S) == 5
+    assert traffic.oldest_snapshot(STALE_S + 1) == NOBODY
+
+
+def test_rules_that_shorten_the_wait_do_not_shorten_it_for_who_is_silent() -> None:
+    traffic = Traffic(20, STALE_S)
+    traffic.take(report("a", 5), 0)
+    traffic.follow(20, 20)
+    assert traffic.oldest_snapshot(STALE_S) == 5

@@ -39,7 +39,8 @@ class Policy(Spec):
     )
     snapshot_stale_s: Seconds = Field(
         default=120,
-        description="with a snapshot older than this, requests count as restricted",
+        description="with a snapshot older than this, requests count as restricted, and go to no "
+        "burst pool",
     )
 
 
