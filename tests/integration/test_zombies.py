@@ -103,8 +103,11 @@ class Company:
             self.now_s += 30
 
     async def live_until_now(self) -> None:
-        while self.now_s < time.time() - 1:
+        while self.now_s < time.time() - 30:
             await self.live(0.5)
+        # A gateway that has not reported for some seconds is silent.
+        self.now_s = time.time()
+        await self.live(0.5)
 
     def found(self) -> dict[str, dict[str, Any]]:
         return {z["subject"]: z for z in self.controller.zombies()["zombies"]}
