@@ -1,7 +1,7 @@
 """From observations to burst states and replica targets."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -107,7 +107,7 @@ def plan(catalogue: Catalogue, observation: Observation, decided: Decided, now_s
     }
     for name, state in after.items():
         if state.phase is BurstPhase.BURSTING and state.pool is not None:
-            candidate = burst_candidate(catalogue, name, state.pool)
+            candidate = catalogue.burst_candidate(name, state.pool)
             if candidate is None:
                 continue
             needed = _replicas_needed(catalogue, observation, name, candidate)
@@ -185,7 +185,7 @@ def _unavailable(
     """Burst pools of a workload that can give it nothing more, and why."""
     found = {}
     for pool in catalogue.burst_pools(workload):
-        candidate = burst_candidate(catalogue, workload, pool)
+        candidate = catalogue.burst_candidate(workload, pool)
         if candidate is None:
             found[pool] = f"pool '{pool}' runs nothing that the workload may use"
         elif pool in observation.held:
@@ -213,21 +213,6 @@ def busy(observation: Observation, endpoint: str) -> bool:
     return known > 0 or endpoint in observation.unheard
 
 
-def burst_candidate(catalogue: Catalogue, workload: str, pool: str) -> Candidate | None:
-    """The variant that a workload's burst deploys on a pool: the best one of its models. None when
-    the pool runs nothing that the workload may use, as one that the rules have no more."""
-    spec = catalogue.workloads.get(workload)
-    if spec is None:
-        return None
-    fitting = [
-        candidate
-        for model in spec.models
-        for candidate in catalogue.selection(workload, model, spec.data_class, False).candidates
-        if candidate.pool.name == pool
-    ]
-    return max(fitting, key=lambda c: (c.variant.quality, c.endpoint), default=None)
-
-
 def burst_signals(
     catalogue: Catalogue,
     observation: Observation,
@@ -236,17 +221,24 @@ def burst_signals(
     bursts: Mapping[str, BurstState],
 ) -> BurstSignals:
     pool = bursts.get(workload, BurstState()).pool
-    home = catalogue.home(workload)
-    states = [observation.endpoints.get(c.endpoint, NOTHING) for c in home]
-    p95s = [s.ttft_p95_s for s in states if s.ttft_p95_s is not None]
-    away = {p: burst_candidate(catalogue, workload, p) for p in burst.pools}
+    ttft_p95_s: float | None = None
+    waiting = demand = home_replicas = home_slots = 0
+    for candidate in catalogue.home(workload):
+        state = observation.endpoints.get(candidate.endpoint, NOTHING)
+        if state.ttft_p95_s is not None:
+            ttft_p95_s = max(ttft_p95_s or 0.0, state.ttft_p95_s)
+        serving = _serving(observation, candidate)
+        waiting += state.waiting + state.queued
+        demand += _open(observation, candidate.endpoint)
+        home_replicas += serving
+        home_slots += serving * candidate.variant.max_num_seqs
+    away = {p: catalogue.burst_candidate(workload, p) for p in burst.pools}
     return BurstSignals(
-        ttft_p95_s=max(p95s, default=None),
-        waiting=sum(s.waiting + s.queued for s in states),
-        demand=sum(_open(observation, c.endpoint) for c in home)
-        + sum(_open(observation, c.endpoint) for c in away.values() if c),
-        home_replicas=sum(_serving(observation, c) for c in home),
-        home_slots=_slots(home, observation),
+        ttft_p95_s=ttft_p95_s,
+        waiting=waiting,
+        demand=demand + sum(_open(observation, c.endpoint) for c in away.values() if c),
+        home_replicas=home_replicas,
+        home_slots=home_slots,
         quotes={p: observation.quotes[p] for p in burst.pools if p in observation.quotes},
         usd_per_million_tokens={
             p: candidate.usd_per_million_tokens(observation.quotes.get(p)) if candidate else None
@@ -263,7 +255,7 @@ def burst_signals(
 def _released(catalogue: Catalogue, observation: Observation, workload: str, pool: str) -> bool:
     """Whether the workload's burst holds nothing there any more. Other variants of the pool are
     others' business, if it is known which one was its."""
-    own = burst_candidate(catalogue, workload, pool)
+    own = catalogue.burst_candidate(workload, pool)
     return not any(
         busy(observation, c.endpoint)
         or observation.replicas.get(c.endpoint, 0) > c.pool.min_replicas
@@ -275,12 +267,12 @@ def _kept_by_another(
     catalogue: Catalogue, bursts: Mapping[str, BurstState], workload: str, pool: str
 ) -> bool:
     """Whether the burst of another workload goes on with the same replicas."""
-    own = burst_candidate(catalogue, workload, pool)
+    own = catalogue.burst_candidate(workload, pool)
     return any(
         name != workload
         and state.pool == pool
         and state.phase is BurstPhase.BURSTING
-        and burst_candidate(catalogue, name, pool) is own
+        and catalogue.burst_candidate(name, pool) is own
         for name, state in bursts.items()
     )
 
@@ -301,7 +293,7 @@ def _serving(observation: Observation, candidate: Candidate) -> int:
     return 0 if held else _ready(observation, candidate.endpoint)
 
 
-def _slots(candidates: list[Candidate], observation: Observation) -> int:
+def _slots(candidates: Iterable[Candidate], observation: Observation) -> int:
     return sum(_serving(observation, c) * c.variant.max_num_seqs for c in candidates)
 
 

@@ -57,7 +57,7 @@ def follow_up(
         forgotten = now_s - before.retry_at_s > LONGEST_PAUSE_S
         if ordered or forgotten:
             return NOTHING_ORDERED
-        return before.model_copy(update={"lacking_since_s": None, "ready": ready})
+        return _at(before, None, ready)
     if before.given_up(now_s):
         return before
     since_s = before.lacking_since_s
@@ -71,4 +71,10 @@ def follow_up(
         return Provision(
             ready=ready, failures=before.failures + 1, retry_at_s=now_s + pause_s, reason=why
         )
-    return before.model_copy(update={"lacking_since_s": since_s, "ready": ready})
+    return _at(before, since_s, ready)
+
+
+def _at(before: Provision, lacking_since_s: float | None, ready: int) -> Provision:
+    if (before.lacking_since_s, before.ready) == (lacking_since_s, ready):
+        return before
+    return before.model_copy(update={"lacking_since_s": lacking_since_s, "ready": ready})

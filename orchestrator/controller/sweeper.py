@@ -11,7 +11,6 @@ from pydantic import RootModel, ValidationError
 
 from orchestrator.capacity.burst import in_hours
 from orchestrator.capacity.override import Override, OverrideKind
-from orchestrator.capacity.planner import burst_candidate
 from orchestrator.controller.events import EventKind, EventLog
 from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.memory import Memory
@@ -202,7 +201,7 @@ class Sweeper:
             workload: state
             for workload, state in self._memory.bursts.items()
             if state.pool == pool
-            and burst_candidate(catalogue, workload, pool) in (candidate, None)
+            and catalogue.burst_candidate(workload, pool) in (candidate, None)
         }
 
     def _is_kept(

@@ -1,6 +1,6 @@
 """The configuration, indexed the way decisions ask for it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -112,16 +112,46 @@ class Catalogue:
         burst = self.workloads[workload].burst
         return tuple(burst.pools) if burst else ()
 
-    def home(self, workload: str) -> list[Candidate]:
+    def home(self, workload: str) -> tuple[Candidate, ...]:
         """Where this workload runs when it does not burst."""
+        return self._homes[workload]
+
+    @cached_property
+    def _homes(self) -> dict[str, tuple[Candidate, ...]]:
+        return {
+            workload: tuple(
+                candidate
+                for candidate in self._places(workload)
+                if candidate.pool.name not in self.burst_pools(workload)
+            )
+            for workload in self.workloads
+        }
+
+    def burst_candidate(self, workload: str, pool: str) -> Candidate | None:
+        """The variant that a workload's burst deploys on a pool: the best one of its models. None
+        when the pool runs nothing that the workload may use, or the rules have no such burst."""
+        return self._burst_candidates.get((workload, pool))
+
+    @cached_property
+    def _burst_candidates(self) -> dict[tuple[str, str], Candidate]:
+        found: dict[tuple[str, str], Candidate] = {}
+        for workload in self.workloads:
+            for candidate in self._places(workload):
+                place = (workload, candidate.pool.name)
+                best = found.setdefault(place, candidate)
+                if _rank(candidate) > _rank(best):
+                    found[place] = candidate
+        return found
+
+    def _places(self, workload: str) -> Iterator[Candidate]:
+        """Of its own class and quality, in any phase."""
         spec = self.workloads[workload]
-        away = self.burst_pools(workload)
-        return [
-            candidate
-            for model in spec.models
-            for candidate in self.selection(workload, model, spec.data_class, False).candidates
-            if candidate.pool.name not in away
-        ]
+        for model in spec.models:
+            yield from self.selection(workload, model, spec.data_class, False).candidates
+
+
+def _rank(candidate: Candidate) -> tuple[float, str]:
+    return candidate.variant.quality, candidate.endpoint
 
 
 def _performance(variant: Variant, pool: Pool) -> Performance | None:

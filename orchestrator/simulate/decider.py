@@ -21,13 +21,14 @@ class UnknownSpeed(Exception):
 
 
 class Decider:
-    """Loads and lengths are rounded before they are decided on (`load_step`, `prompt_step`), so
+    """Loads and lengths are rounded before they are decided on (`rounded_loads`, `prompt_step`), so
     that equal situations are met again."""
 
     def __init__(self, model: FleetModel) -> None:
         self._model = model
         self._situations: dict[Hashable, int] = {}
         self._view: View | None = None
+        self._remembered = 0
         self.violations = np.zeros(len(model.workloads), np.int64)
         """Decisions, by workload, that sent data where its class or the workload's zones do not
         allow it: counted here by the configuration, whatever `decide` thinks of it."""
@@ -62,28 +63,27 @@ class Decider:
                 )
             situation[group] = self._situations.setdefault(tuple(seen), len(self._situations))
 
-    def decide(self, group: int) -> None:
+    def decide(self, group: int, key: int) -> None:
         """Remembers what becomes of the first request that waits in a group. Raises UnknownSpeed
         where it would be sent to a replica whose speed is not known."""
         assert self._view is not None
         model = self._model
         state, workload = model.state, model.workloads[group]
-        if len(model.decisions) > MOST_REMEMBERED:
+        if self._remembered > MOST_REMEMBERED:
             model.decisions.clear()
+            self._remembered = 0
+        self._remembered += 1
         request = state.requests[state.groups["first"][group]]
-        slots, load = np.maximum(state.endpoints["slots"], 1), state.endpoints["inflight"]
-        rounded = np.where(slots <= 16, load, load * 16 // slots * slots // 16)
         facts = Facts(
             workload=workload.name,
             model=workload.models[0],
             prompt_tokens=2 ** int(kernel.prompt_step(request["prompt_tokens"])),
-            inflight=rounded,
+            inflight=kernel.rounded_loads(state),
         )
         decision = decide(facts, self._view)
         if decision.grant is None and workload.when_infeasible.min_quality is not None:
             smaller = decide(facts._replace(smaller_variant=True), self._view)
             decision = smaller if smaller.grant is not None else decision
-        key = int(kernel.decision_key(state, group))
         if decision.grant is None:
             model.decisions[key] = REASONS.get(decision.denied or "", kernel.NEVER)
             return

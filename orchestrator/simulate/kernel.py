@@ -48,10 +48,21 @@ def inner(function: Function) -> Function:
     return kept
 
 
-@compiled
-def load_step(load: int, slots: int) -> int:
+@inner
+def _load_step(load: int, slots: int) -> int:
     """The load as decisions see it: exact up to 16 slots, then in sixteenths of them."""
     return load if slots <= 16 else load * 16 // slots
+
+
+@compiled
+def rounded_loads(state: State) -> Ints:
+    """By endpoint, as decisions see them."""
+    loads = np.zeros(len(state.endpoints), np.int64)
+    for number in range(len(state.endpoints)):
+        endpoint = state.endpoints[number]
+        step = _load_step(endpoint.inflight, endpoint.slots)
+        loads[number] = step if endpoint.slots <= 16 else step * endpoint.slots // 16
+    return loads
 
 
 @compiled
@@ -60,8 +71,8 @@ def prompt_step(prompt_tokens: float) -> int:
     return int(np.ceil(np.log2(max(prompt_tokens, 1.0))))
 
 
-@compiled
-def decision_key(state: State, group: int) -> int:
+@inner
+def _decision_key(state: State, group: int) -> int:
     """Of the first request that waits in the group. (FNV-1a over what its decision depends on.)"""
     prime = np.uint64(1099511628211)
     request = state.requests[state.groups[group].first]
@@ -72,7 +83,7 @@ def decision_key(state: State, group: int) -> int:
         if number == NOBODY:
             break
         endpoint = state.endpoints[number]
-        key = key * prime ^ np.uint64(load_step(endpoint.inflight, endpoint.slots) + 1)
+        key = key * prime ^ np.uint64(_load_step(endpoint.inflight, endpoint.slots) + 1)
         key ^= key >> np.uint64(29)
     return int(np.int64(key >> np.uint64(1)))
 
@@ -347,17 +358,18 @@ def _next_group(state: State) -> int:
 
 
 @inner
-def _serve_queues(state: State, decisions: Decisions) -> int:
-    """The group whose first request waits for a decision that is not remembered, or NOBODY."""
+def _serve_queues(state: State, decisions: Decisions) -> tuple[int, int]:
+    """The group whose first request waits for a decision that is not remembered, or NOBODY; and the
+    key under which to remember it."""
     now_s = state.moment[0].clock_s
     while True:
         group = _next_group(state)
         if group == NOBODY:
             state.moment[0].look = 0
-            return NOBODY
-        key = decision_key(state, group)
+            return NOBODY, 0
+        key = _decision_key(state, group)
         if key not in decisions:
-            return group
+            return group, key
         decision = decisions[key]
         g = state.groups[group]
         request = state.requests[g.first]
@@ -434,24 +446,24 @@ def advance(
     group: Ints,
     position: int,
     until_s: float,
-) -> tuple[int, int, int]:
+) -> tuple[int, int, int, int]:
     """Up to a time, with the arrivals from a position on. The position that was reached, why it
-    came back, and the group that waits for a decision."""
+    came back, and what a decision is wanted for: the group and the key to remember it by."""
     moment = state.moment[0]
     while True:
         if moment.look:
-            undecided = _serve_queues(state, decisions)
+            undecided, key = _serve_queues(state, decisions)
             if undecided != NOBODY:
-                return position, UNDECIDED, undecided
+                return position, UNDECIDED, undecided, key
         coming_s = arrival_s[position] if position < len(arrival_s) else np.inf
         event_s = state.agenda[0].when_s if moment.events else np.inf
         if min(coming_s, event_s) >= until_s:
             moment.clock_s = until_s
-            return position, DONE, NOBODY
+            return position, DONE, NOBODY, 0
         if coming_s >= event_s:
             _happen(state, state.agenda[0].who)
         elif moment.free == NOBODY:
-            return position, FULL, NOBODY
+            return position, FULL, NOBODY, 0
         else:
             _arrive(
                 state, coming_s, prompt_tokens[position], output_tokens[position], group[position]

@@ -96,13 +96,13 @@ class _Run:
         model = self._model
         source.fill(until_s)
         while True:
-            source.position, why, group = kernel.advance(
+            source.position, why, group, key = kernel.advance(
                 model.state, model.decisions, *source.block, source.position, until_s
             )
             if why == kernel.DONE:
                 return
             if why == kernel.UNDECIDED:
-                self._decider.decide(group)
+                self._decider.decide(group, key)
             else:
                 model.more_requests()
 
