@@ -21,7 +21,9 @@ STYLES = ("-", "--", "-.", ":")
 STATES = {"bursting": "tab:orange", "draining": "tab:olive"}
 MOST_STEPS = 400
 """Of a curve that always rises."""
-WIDTH, PANEL_HEIGHT = 11.0, 2.2
+MOST_TICKS = 100
+WIDTH, PANEL_HEIGHT, LINE_HEIGHT = 11.0, 2.2, 0.21
+"""Of the figure, a panel, and a line of a legend or a row of a panel, in inches."""
 SVG = {
     "svg.fonttype": "none",
     "svg.hashsalt": "simulation",
@@ -37,7 +39,7 @@ def detail(run: Simulated) -> str:
     for axis, draw in zip(axes, drawers, strict=True):
         draw(axis, run.tally, unit)
     _share_time(axes, run.tally.duration_s, unit)
-    return _svg(figure)
+    return _svg(figure, axes)
 
 
 def comparison(runs: Sequence[Simulated]) -> str:
@@ -62,7 +64,7 @@ def comparison(runs: Sequence[Simulated]) -> str:
         axis.set_ylim(0, 1.05 * max(most, 1))
     _share_time(axes[:-1], duration_s, unit)
     _attainment(axes[-1], runs)
-    return _svg(figure)
+    return _svg(figure, axes)
 
 
 class _Unit:
@@ -81,7 +83,7 @@ class _Unit:
 
 
 def _panels(count: int) -> tuple[Figure, list[Any]]:
-    figure = Figure(figsize=(WIDTH, PANEL_HEIGHT * count), layout="constrained")
+    figure = Figure(layout="constrained")
     return figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
 
 
@@ -95,13 +97,24 @@ def _share_time(axes: Sequence[Any], duration_s: float, unit: _Unit) -> None:
     axes[-1].set_xlabel(unit.name)
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure, axes: Sequence[Any]) -> str:
+    heights = [_height(axis) for axis in axes]
+    axes[0].get_gridspec().set_height_ratios(heights)
+    figure.set_size_inches(WIDTH, sum(heights))
     buffer = io.StringIO()
     about = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with matplotlib.rc_context(SVG):
         figure.savefig(buffer, format="svg", metadata=about)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+def _height(axis: Any) -> float:
+    """With room for its legend and its names."""
+    lines = len(axis.get_legend_handles_labels()[0])
+    bottom, top = axis.get_ylim()
+    rows = bottom - top  # where rows have names, they are counted downwards
+    return max(PANEL_HEIGHT, LINE_HEIGHT * (max(lines, float(rows)) + 2))
 
 
 def _arrivals(axis: Any, tally: Tally, unit: _Unit) -> None:
@@ -121,6 +134,8 @@ def _replicas(axis: Any, tally: Tally, unit: _Unit) -> None:
     changes = _changes([(p.now_s, tuple(p.replicas)) for p in tally.points])
     times = [unit.of(now_s) for now_s, _ in changes]
     for number, (pool, below, above) in enumerate(_stacked(tally, [row for _, row in changes])):
+        if below == above:
+            continue
         axis.fill_between(
             times,
             below,
@@ -193,7 +208,7 @@ def _latency(
         if objective_s is not None:
             axis.axhline(objective_s, color=colour, linestyle="--", linewidth=0.8)
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=MOST_TICKS))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter(NullFormatter())
 

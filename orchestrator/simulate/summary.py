@@ -48,7 +48,7 @@ def pools(report: dict[str, Any]) -> Summary:
 def attainment(reports: Sequence[dict[str, Any]]) -> Summary:
     """By workload and policy."""
     rows = [
-        (name, *(f"{of['by_workload'][name]['slo_attainment']:.2%}" for of in reports))
+        (name, *(_attained(of["by_workload"][name]) for of in reports))
         for name in reports[0]["by_workload"]
     ]
     return Summary(("workload", *(of["policy"] for of in reports)), rows)
@@ -84,11 +84,15 @@ def _workload(name: str, of: dict[str, Any]) -> tuple[str, ...]:
         name,
         str(of["arrived"]),
         str(of["shed"]),
-        f"{of['slo_attainment']:.2%}",
+        _attained(of),
         *(_seconds(of[f"ttft_{which}_s"]) for which in ("p50", "p95", "slo")),
         *(_seconds(of[f"itl_{which}_s"]) for which in ("p50", "p95", "slo")),
         ", ".join(f"{zone} {share:.0%}" for zone, share in of["share_by_zone"].items()),
     )
+
+
+def _attained(of: dict[str, Any]) -> str:
+    return f"{of['slo_attainment']:.2%}" if of["arrived"] else ""
 
 
 def _amount(value: float) -> str:
