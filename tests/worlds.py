@@ -1,5 +1,7 @@
 """Configurations for tests: one small world, and Hypothesis strategies for any."""
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from orchestrator.config.data_class import DataClass
@@ -104,6 +106,23 @@ def small() -> Catalogue:
         ),
         "v1",
     )
+
+
+def timed() -> Catalogue:
+    """The small world with known speeds: one that can be simulated."""
+    raw: dict[str, Any] = small().configuration.model_dump(mode="json")
+    raw["models"][0]["variants"][0]["performance"] = [
+        {
+            "accelerator": "L40S",
+            "prefill_tokens_per_s": 5000,
+            "decode_tokens_per_s": 200,
+            "itl_s": 0.01,
+            "kv_cache_tokens": 6000,
+            "source": "assumed",
+        }
+    ]
+    raw["workloads"][0]["slo"]["itl_p95_s"] = 0.05
+    return Catalogue(Configuration.model_validate(raw), "v1")
 
 
 def quote(usd: float, now_s: float = 1000, valid_s: float = 300) -> Quote:

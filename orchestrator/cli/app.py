@@ -58,6 +58,7 @@ from orchestrator.cli import (  # noqa: E402
     prices,  # noqa: F401
     replay,  # noqa: F401
     schema,  # noqa: F401
+    simulate,  # noqa: F401
     simulate_engine,  # noqa: F401
     stack,  # noqa: F401
     validate,  # noqa: F401

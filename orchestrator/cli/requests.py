@@ -68,7 +68,7 @@ def read_trace(file: Path, models: Models) -> list[Facts]:
     Raises RequestError or TraceError.
     """
     arrivals = traces.read(file)
-    named = _workloads(file)
+    named = named_workloads(file)
     everybody, turns, found = list(models), dict.fromkeys(models, 0), []
     for number, arrival in enumerate(arrivals):
         workload = everybody[number % len(everybody)]
@@ -106,7 +106,7 @@ def read_recorded(trail: Path, models: Models, catalogue: Catalogue) -> list[Fac
     return found
 
 
-def _workloads(file: Path) -> list[tuple[int, str]]:
+def named_workloads(file: Path) -> list[tuple[int, str]]:
     """The column with its lines; empty where there is none."""
     raw = file.read_bytes()
     text = (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode()

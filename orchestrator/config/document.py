@@ -23,7 +23,8 @@ A configuration is a directory of YAML files. Each file holds any of the section
 that is a list may go on in another file, so one file will do for a laptop, and a company divides
 them as it likes: by topic, by team, by site. Files in folders below are not read, nor is
 `probes.yaml`. [local](local) is what `make run` starts; [example](example) is a company with two
-sites, an edge box and three clouds, and uses every field there is.
+sites, an edge box and three clouds, and uses every field there is;
+[simulated](simulated) is a small one for `orchestrator simulate`.
 
 ```
 orchestrator validate DIRECTORY

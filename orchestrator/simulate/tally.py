@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 HOUR_S = 3600.0
 MOST_POINTS = 2000
 """Of each curve: what is longer keeps every second point."""
+MOST_WINDOWS = 256
+"""Of latencies, the same."""
 
 
 @dataclass
@@ -53,7 +56,8 @@ class Point:
     replicas: list[int]
     """By pool: what is paid for."""
     bursting: list[str]
-    """Workloads."""
+    """Workloads; so are the next."""
+    draining: list[str]
     arrived: int
     """Since the beginning; so are the next two."""
     usd: float
@@ -73,6 +77,8 @@ class Tally:
     usd_by_pool: dict[str, float] = field(default_factory=dict)
     gpu_hours_by_pool: dict[str, float] = field(default_factory=dict)
     idle_gpu_hours_by_pool: dict[str, float] = field(default_factory=dict)
+    unpriced_gpu_hours_by_pool: dict[str, float] = field(default_factory=dict)
+    """Without a price by the hour, and in no other figure."""
     usd_by_hour: list[dict[str, float]] = field(default_factory=list)
     """By zone, in each hour."""
     points: list[Point] = field(default_factory=list)
@@ -84,12 +90,15 @@ class Tally:
     replicas_started: int = 0
     replicas_lost: int = 0
     _every: int = 1
+    _every_window: int = 1
     _ticks: int = 0
-    _paid_gpu_s: Floats = field(default_factory=lambda: np.empty(0))
+    _latencies: list[tuple[float, Ints]] = field(default_factory=list)
+    """[TTFT or ITL, workload, bin] since the beginning, at the ends of windows."""
 
     def __post_init__(self) -> None:
-        self._paid_gpu_s = np.zeros(len(self.model.candidates))
-        self._busy_gpu_s = np.zeros(len(self.model.candidates))
+        endpoints = len(self.model.candidates)
+        self._replicas = np.zeros(endpoints)
+        self._paid_gpu_s, self._busy_gpu_s = np.zeros(endpoints), np.zeros(endpoints)
         self._gpus = np.array([c.pool.gpus_per_replica for c in self.model.candidates])
 
     def tick(
@@ -106,11 +115,14 @@ class Tally:
             self.reversals += bursting != was
         self.bursts = bursts
         self.duration_s = now_s
-        paid = capacity.paid_replicas()
-        self._paid_gpu_s += paid * self._gpus * self.tick_s
+        # Until this tick there was what the last one left.
+        self._paid_gpu_s += self._replicas * self._gpus * self.tick_s
         self._busy_gpu_s += self.model.busy_s() * self._gpus
+        self._replicas = capacity.paid_replicas()
         if self._ticks % self._every == 0:
-            self._draw(now_s, paid, quotes)
+            self._draw(now_s, self._replicas, quotes)
+        if self._ticks % self._every_window == 0:
+            self._end_window(now_s)
         self._ticks += 1
 
     def charge(self, pool: str, usd: float, gpu_hours: float, now_s: float) -> None:
@@ -147,11 +159,38 @@ class Tally:
                 by_zone=by_zone,
                 violations=int(violations[number]),
             )
-        idle = np.maximum(self._paid_gpu_s - self._busy_gpu_s, 0) / HOUR_S
-        for candidate in self.model.candidates:
-            _increase(self.idle_gpu_hours_by_pool, candidate.pool.name, idle[candidate.number])
+        self._count_gpu_hours()
+        if self._latencies[-1][0] < self.duration_s:
+            self._end_window(self.duration_s)
         self.replicas_started, self.replicas_lost = capacity.started, capacity.lost
         return self
+
+    def p95_s(self, of: int, workload: int) -> list[tuple[float, float]]:
+        """Of TTFT or ITL, at the ends of windows in which anything was counted."""
+        found = []
+        for (_, before), (now_s, after) in pairwise(self._latencies):
+            quantile = quantile_s(after[of, workload] - before[of, workload], 0.95)
+            if quantile is not None:
+                found.append((now_s, quantile))
+        return found
+
+    def _count_gpu_hours(self) -> None:
+        idle = np.maximum(self._paid_gpu_s - self._busy_gpu_s, 0) / HOUR_S
+        paid = dict.fromkeys(self.model.catalogue.pools, 0.0)
+        for candidate in self.model.candidates:
+            pool = candidate.pool.name
+            paid[pool] += float(self._paid_gpu_s[candidate.number]) / HOUR_S
+            _increase(self.idle_gpu_hours_by_pool, pool, float(idle[candidate.number]))
+        for pool, hours in paid.items():
+            unpriced = hours - self.gpu_hours_by_pool.get(pool, 0.0)
+            # What the order of adding leaves is nothing.
+            self.unpriced_gpu_hours_by_pool[pool] = unpriced if unpriced > 1e-6 else 0.0
+
+    def _end_window(self, now_s: float) -> None:
+        self._latencies.append((now_s, self.model.state.latency.copy()))
+        if len(self._latencies) > MOST_WINDOWS:
+            self._latencies = self._latencies[::2]
+            self._every_window *= 2
 
     def _draw(self, now_s: float, paid: Floats, quotes: Mapping[str, Quote]) -> None:
         catalogue, groups = self.model.catalogue, self.model.state.groups
@@ -162,6 +201,7 @@ class Tally:
                     int(sum(paid[c.number] for c in catalogue.by_pool[p])) for p in catalogue.pools
                 ],
                 bursting=[w for w, s in self.bursts.items() if s.phase is BurstPhase.BURSTING],
+                draining=[w for w, s in self.bursts.items() if s.phase is BurstPhase.DRAINING],
                 arrived=int(groups["arrived"].sum()),
                 usd=sum(self.usd_by_pool.values()),
                 in_slo=int(groups["in_slo"].sum()),

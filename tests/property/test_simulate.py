@@ -4,7 +4,6 @@ limit, sends nothing where it may not go, and comes out the same again."""
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.capacity.planner import Observation, Plan
-from orchestrator.config.spec import Configuration
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.simulate.baselines import BASELINES
 from orchestrator.simulate.capacity_model import Troubles
@@ -20,29 +18,13 @@ from orchestrator.simulate.policies import CapacityPolicy, Planner
 from orchestrator.simulate.prices import Prices, Series
 from orchestrator.simulate.run import Arrivals, Setting, simulate
 from orchestrator.simulate.tally import Tally
-from tests.worlds import small
+from tests.worlds import timed
 
 EPOCH_S = 1_700_000_000.0
 POLICIES: dict[str, Callable[[Catalogue], CapacityPolicy]] = {"planner": Planner, **BASELINES}
 
 
-def _world() -> Catalogue:
-    raw: dict[str, Any] = small().configuration.model_dump(mode="json")
-    raw["models"][0]["variants"][0]["performance"] = [
-        {
-            "accelerator": "L40S",
-            "prefill_tokens_per_s": 5000,
-            "decode_tokens_per_s": 200,
-            "itl_s": 0.01,
-            "kv_cache_tokens": 6000,
-            "source": "assumed",
-        }
-    ]
-    raw["workloads"][0]["slo"]["itl_p95_s"] = 0.05
-    return Catalogue(Configuration.model_validate(raw), "v1")
-
-
-WORLD = _world()
+WORLD = timed()
 requests = st.lists(
     st.tuples(
         st.floats(0, 120),

@@ -18,7 +18,7 @@ from tests.configurations import CLUSTERS, EXAMPLE
 
 FILES = [
     f
-    for directory in (EXAMPLE, CLUSTERS / "local")
+    for directory in (EXAMPLE, CLUSTERS / "local", CLUSTERS / "simulated")
     for f in sorted(directory.glob("*.yaml"))
     if f.stem not in ("keys", "probes")
 ]

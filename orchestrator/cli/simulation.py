@@ -1,0 +1,97 @@
+"""Simulations as the command line runs and shows them."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
+from rich.measure import Measurement
+from rich.table import Table
+
+from orchestrator.cli.app import out
+from orchestrator.cli.progress import progress
+from orchestrator.policy.catalogue import Catalogue
+from orchestrator.simulate import summary
+from orchestrator.simulate.baselines import BASELINES
+from orchestrator.simulate.policies import Planner
+from orchestrator.simulate.prices import Prices, Series
+from orchestrator.simulate.report import Simulated, policies_of
+from orchestrator.simulate.run import Arrivals, Setting, simulate
+from orchestrator.simulate.summary import Summary
+
+MOST_COLUMNS = 500
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every policy is given."""
+
+    catalogue: Catalogue
+    blocks: list[Arrivals]
+    prices: Mapping[str, Series]
+    supply: Mapping[str, Series]
+    epoch_s: float
+    tick_s: float
+    seed: int
+
+    @property
+    def end_s(self) -> float:
+        return max((float(b.arrival_s[-1]) for b in self.blocks if len(b.arrival_s)), default=0.0)
+
+
+def run(inputs: Inputs, policy: str) -> Simulated:
+    """By the policy's name. Raises SeriesError, UnknownSpeed."""
+    prices = Prices(inputs.catalogue.configuration, inputs.prices, inputs.epoch_s)
+    setting = Setting(
+        inputs.catalogue,
+        prices,
+        inputs.epoch_s,
+        supply=inputs.supply,
+        tick_s=inputs.tick_s,
+        seed=inputs.seed,
+    )
+    makes = {"planner": Planner, **BASELINES}[policy]
+    began_s, shown_s = time.perf_counter(), 0.0
+    with progress(policy, inputs.end_s) as step:
+
+        def advance(now_s: float) -> None:
+            nonlocal shown_s
+            step(now_s - shown_s)
+            shown_s = now_s
+
+        tally = simulate(setting, inputs.blocks, makes(inputs.catalogue), advance)
+    return Simulated(policy, tally, time.perf_counter() - began_s)
+
+
+def show(report: dict[str, Any]) -> None:
+    """The report's tables."""
+    policies = policies_of(report)
+    _print(_table(summary.policies(policies)))
+    if len(policies) == 1:
+        _print(_table(summary.workloads(policies[0])))
+    for warning in summary.warnings(policies):
+        out.print(warning, style="yellow", highlight=False, soft_wrap=True)
+
+
+def _print(table: Table) -> None:
+    """Whole, however narrow the terminal is."""
+    needed = Measurement.get(out, out.options.update(max_width=MOST_COLUMNS), table).minimum
+    out.print(table, width=max(out.width, needed), crop=False)
+
+
+def _table(of: Summary) -> Table:
+    """Narrow: heads are folded, also at their hyphens; figures and names are not."""
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for number, name in enumerate(of.head):
+        head = name.replace("-", "- ").replace("\N{SOFT HYPHEN}", "- ")
+        words = [*head.split(), *(row[number] for row in of.rows)]
+        if head == "zones":
+            table.add_column(head)
+        else:
+            justify: JustifyMethod = "right" if number else "left"
+            table.add_column(head, justify=justify, min_width=max(map(len, words)))
+    for row in of.rows:
+        table.add_row(*row)
+    return table
