@@ -91,8 +91,8 @@ class Decider:
         if candidate.performance is None:
             raise UnknownSpeed(
                 f"variant '{candidate.variant.name}' has no `performance` on "
-                f"{candidate.pool.accelerator}, pool '{candidate.pool.name}': add one, as "
-                "`orchestrator profile` measures it"
+                f"{candidate.pool.accelerator}, pool '{candidate.pool.name}': add one, with what "
+                "replicas do there"
             )
         model.decisions[key] = candidate.number
         may_hold = candidate.zone.max_data_class >= workload.data_class
