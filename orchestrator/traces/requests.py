@@ -45,13 +45,13 @@ def read_blocks(
     With `workloads`, a workload column may name only these. Raises TraceError.
     """
     try:
-        with _open(path) as file:
+        with open_text(path) as file:
             yield from _blocks(path, file, workloads, rows)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise TraceError(f"{path}:1: cannot be read: {error}; give a CSV or CSV.gz file") from None
 
 
-def _open(path: Path) -> TextIO:
+def open_text(path: Path) -> TextIO:
     if path.suffix == ".gz":
         return cast(TextIO, gzip.open(path, "rt", encoding="utf-8", newline=""))
     return path.open(encoding="utf-8", newline="")
