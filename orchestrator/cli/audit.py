@@ -1,18 +1,16 @@
 """`audit`: what was decided, and that the record of it is whole."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 from rich.table import Column, Table
 
 from orchestrator.cli.app import Json, app, err, out, print_json, refuse
+from orchestrator.cli.progress import progress
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.load import state_directory
 from orchestrator.ledger.audit import DecisionRow
@@ -20,8 +18,6 @@ from orchestrator.ledger.audit_files import files, gateways
 from orchestrator.ledger.audit_read import AuditError, rows
 from orchestrator.ledger.audit_summary import Summary
 from orchestrator.ledger.audit_verify import Problem, TrailReport, inspect
-
-PROGRESS_AFTER_S = 2
 
 audit = typer.Typer(no_args_is_help=True, help="The record of every decision: verify it, ask it.")
 app.add_typer(audit, name="audit")
@@ -79,7 +75,7 @@ def show(
     summary = Summary(workload, period[0].timestamp(), period[1].timestamp(), only)
     found: list[DecisionRow] = []
     try:
-        with _progress("counting", sum(c.rows for c in report.chains)) as step:
+        with progress("counting", sum(c.rows for c in report.chains)) as step:
             for number, row in enumerate(rows(trail), 1):
                 if summary.takes(row) and with_rows and isinstance(row, DecisionRow):
                     found.append(row)
@@ -124,29 +120,10 @@ def _verified(trail: Path) -> TrailReport:
         with suppress(FileNotFoundError):  # compressed since it was listed
             sizes[path] = path.stat().st_size
     try:
-        with _progress("verifying", sum(sizes.values())) as step:
+        with progress("verifying", sum(sizes.values())) as step:
             return inspect(trail, lambda path: step(sizes.get(path, 0)))
     except OSError as error:
         raise refuse(f"{error.filename or trail}: {error.strerror}", 2) from None
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar for those who have to wait for it."""
-    began_s = time.monotonic()
-    bar = Progress(console=err, transient=True)
-    task = bar.add_task(what, total=total)
-
-    def step(amount: int) -> None:
-        bar.advance(task, amount)
-        if err.is_terminal and time.monotonic() - began_s > PROGRESS_AFTER_S:
-            bar.start()
-
-    try:
-        yield step
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 def _moment(given: str, is_end: bool) -> datetime:
