@@ -110,7 +110,7 @@ def synthesize(
     workloads: Annotated[
         str, typer.Option(help="Shares of the requests: 'assistant=0.6,records=0.4'.")
     ] = "",
-    from_s: Annotated[float, Time("--from", help="Begin so far into it.")] = 0.0,
+    from_s: Annotated[float | None, Time("--from", help="Begin so far into it.")] = None,
     to_s: Annotated[float | None, Time("--to", help="End so far into it.")] = None,
     duration_s: Annotated[
         float | None, Time("--duration", help="Instead of --to. Default: 1h.")
@@ -126,8 +126,9 @@ def synthesize(
     """
     if to_s is not None and duration_s is not None:
         raise refuse("give --to or --duration, not both", 2)
-    end_s = to_s if to_s is not None else from_s + (duration_s or 3600.0)
-    if end_s <= from_s:
+    begin_s = from_s or 0.0
+    end_s = to_s if to_s is not None else begin_s + (duration_s or 3600.0)
+    if end_s <= begin_s:
         raise refuse("--to must lie after --from", 2)
     if prompt_p90 < prompt_p50 or output_p90 < output_p50:
         raise refuse("a p90 must not lie below its p50", 2)
@@ -136,9 +137,9 @@ def synthesize(
         if clients is not None and tokens is not None:
             many = servegen.clients(clients, tokens, model)
             if rate_rps is not None:
-                many = synth.scaled(many, rate_rps, from_s, end_s)
+                many = synth.scaled(many, rate_rps, begin_s, end_s)
             if shares:
-                many = synth.assigned(many, shares, from_s, end_s)
+                many = synth.assigned(many, shares, begin_s, end_s)
         elif clients is not None or tokens is not None:
             raise ValueError("--clients and --tokens go together")
         elif rate_rps is None:
@@ -149,7 +150,7 @@ def synthesize(
             many = [synth.Client(one.windows, tuple(shares.items()))]
     except (TraceError, ValueError) as error:
         raise refuse(error, 2) from None
-    _write(out_file, synth.synthesize(many, from_s, end_s, seed), end_s - from_s)
+    _write(out_file, synth.synthesize(many, begin_s, end_s, seed), end_s - begin_s)
 
 
 def _shares(text: str) -> dict[str, float]:
