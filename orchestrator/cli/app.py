@@ -61,6 +61,7 @@ from orchestrator.cli import (  # noqa: E402
     simulate,  # noqa: F401
     simulate_engine,  # noqa: F401
     stack,  # noqa: F401
+    trace,  # noqa: F401
     validate,  # noqa: F401
     zombies,  # noqa: F401
 )

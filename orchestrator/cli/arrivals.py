@@ -1,16 +1,15 @@
 """Traces as the simulator takes them: with a workload for each request."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from orchestrator.cli.requests import named_workloads
 from orchestrator.config.spec import Configuration
-from orchestrator.policy.arrays import Floats, Ints
-from orchestrator.replay import trace as traces
-from orchestrator.replay.trace import TraceError
+from orchestrator.policy.arrays import Ints
 from orchestrator.simulate.run import Arrivals
+from orchestrator.traces.arrivals import synthetic_conversation
+from orchestrator.traces.requests import Requests, read_blocks
 
 SYNTHETIC_S = 600
 
@@ -22,16 +21,29 @@ def arrivals(
     Whose a request is stands in a column `workload`; without one it goes by shares. Raises
     TraceError.
     """
-    read = traces.read(path) if path else traces.synthetic_conversation(SYNTHETIC_S, seed)
-    named = named_workloads(path) if path else []
-    groups = (
-        _numbers(path, named, workloads) if path and named else _drawn(workloads, mix, seed, read)
-    )
-    yield Arrivals(
+    random = np.random.default_rng(seed)
+    shares = np.array([mix.get(name, 0.0) for name in workloads])
+    numbers = {name: number for number, name in enumerate(workloads)}
+    for block in read_blocks(path, frozenset(workloads)) if path else [_synthetic(seed)]:
+        if block.workload is not None:
+            groups: Ints = np.array([numbers[name] for name in block.workload], np.int64)
+        else:
+            groups = random.choice(len(workloads), len(block), p=shares / shares.sum())
+        # What nothing is asked of, or answered with, still takes a step of the engine.
+        yield Arrivals(
+            block.arrival_s,
+            np.maximum(block.prompt_tokens, 1.0),
+            np.maximum(block.output_tokens, 1.0),
+            groups,
+        )
+
+
+def _synthetic(seed: int) -> Requests:
+    read = synthetic_conversation(SYNTHETIC_S, seed)
+    return Requests(
         np.array([a.arrival_s for a in read]),
-        _at_least_one(a.prompt_tokens for a in read),
-        _at_least_one(a.output_tokens for a in read),
-        groups,
+        np.array([a.prompt_tokens for a in read]),
+        np.array([a.output_tokens for a in read]),
     )
 
 
@@ -60,28 +72,3 @@ def read_mix(text: str, configuration: Configuration) -> dict[str, float]:
     if not all(0 <= share < np.inf for share in mix.values()) or not any(mix.values()):
         raise ValueError("--mix: shares must be finite, 0 or more, and one above 0")
     return mix
-
-
-def _numbers(path: Path, named: list[tuple[int, str]], workloads: Sequence[str]) -> Ints:
-    numbers = {name: number for number, name in enumerate(workloads)}
-    for line, workload in named:
-        if workload not in numbers:
-            raise TraceError(
-                f"{path}:{line}: no workload '{workload}'; there are: {', '.join(workloads)}"
-            )
-    return np.array([numbers[workload] for _, workload in named], np.int64)
-
-
-def _drawn(
-    workloads: Sequence[str], mix: Mapping[str, float], seed: int, read: Sequence[object]
-) -> Ints:
-    shares = np.array([mix.get(name, 0.0) for name in workloads])
-    random = np.random.default_rng(seed)
-    drawn: Ints = random.choice(len(workloads), len(read), p=shares / shares.sum())
-    return drawn
-
-
-def _at_least_one(tokens: Iterable[int]) -> Floats:
-    """What nothing is asked of, or answered with, still takes a step of the engine."""
-    counts: Floats = np.maximum(np.fromiter(tokens, float), 1.0)
-    return counts

@@ -12,11 +12,11 @@ from orchestrator.cli.checks import check
 from orchestrator.cli.options import Config
 from orchestrator.cli.stack import interrupt_on_polite_kill, steps
 from orchestrator.config.load import ConfigurationError, state_directory
-from orchestrator.replay import trace as traces
-from orchestrator.replay.trace import TraceError
 from orchestrator.stack import processes
 from orchestrator.stack.ray_head import StackError
 from orchestrator.stack.up import up
+from orchestrator.traces import arrivals as traces
+from orchestrator.traces.requests import TraceError
 
 
 @app.command()

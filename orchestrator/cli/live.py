@@ -19,8 +19,8 @@ from orchestrator.replay import report as reports
 from orchestrator.replay.client import Caller, Replay
 from orchestrator.replay.observer import Observer
 from orchestrator.replay.plot import timeline
-from orchestrator.replay.trace import Arrival
 from orchestrator.stack.secrets import secret
+from orchestrator.traces.arrivals import Arrival
 
 RECENT_S = 20
 

@@ -28,7 +28,7 @@ from orchestrator.ledger.audit_read import AuditError
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.plan import Group, Move, Outcome, Plan, situations, typical_requests
 from orchestrator.policy.plan import plan as planned
-from orchestrator.replay.trace import TraceError
+from orchestrator.traces.requests import TraceError
 
 
 @app.command()

@@ -12,8 +12,8 @@ PROGRESS_AFTER_S = 2
 
 
 @contextmanager
-def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
-    """Gives what is to be told how much more is done. Only a terminal sees it."""
+def progress(what: str, total: float | None) -> Iterator[Callable[[float], None]]:
+    """Gives the function that advances it; None: nobody knows how much there is."""
     began_s = time.monotonic()
     bar = Progress(console=err, transient=True)
     task = bar.add_task(what, total=total)

@@ -10,8 +10,8 @@ import typer
 from orchestrator.cli.app import Json, app, configuration_error, out, print_json, refuse
 from orchestrator.cli.options import Config
 from orchestrator.config.load import ConfigurationError, load, state_directory
-from orchestrator.replay import trace as traces
-from orchestrator.replay.trace import TraceError
+from orchestrator.traces import arrivals as traces
+from orchestrator.traces.requests import TraceError
 
 SYNTHETIC_S = 300
 

@@ -15,7 +15,7 @@ from orchestrator.ledger.audit_read import rows as read_rows
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.facts_record import LABELS, recall
-from orchestrator.replay import trace as traces
+from orchestrator.traces import arrivals as traces
 
 Models = Mapping[str, Sequence[str]]
 """By workload, the models that it may use."""

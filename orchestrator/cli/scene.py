@@ -10,12 +10,12 @@ from orchestrator.cli.app import out
 from orchestrator.cli.live import base_url, clip, drive, read_callers, show
 from orchestrator.config.load import Loaded, state_directory
 from orchestrator.policy.catalogue import Catalogue
-from orchestrator.replay import trace as traces
 from orchestrator.replay.saturation import output_tokens_per_s
-from orchestrator.replay.trace import Phase
 from orchestrator.replay.verdict import Check, Scene, judge
 from orchestrator.stack import records
 from orchestrator.stack.ray_head import StackError
+from orchestrator.traces import arrivals as traces
+from orchestrator.traces.arrivals import Phase
 
 QUIET_S, BUSY_S, AFTER_S = 20.0, 330.0, 30.0
 BUSY_LOAD, QUIET_LOAD = 0.9, 0.3

@@ -11,7 +11,7 @@ import typer
 from orchestrator.cli.app import Json, app, out, print_json, refuse
 from orchestrator.cli.options import Config
 from orchestrator.config.load import ConfigurationError, load, state_directory
-from orchestrator.replay.trace import TraceError
+from orchestrator.traces.requests import TraceError
 
 PLANNER = "planner"
 EVERY = "all"

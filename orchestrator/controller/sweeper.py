@@ -200,8 +200,7 @@ class Sweeper:
         return {
             workload: state
             for workload, state in self._memory.bursts.items()
-            if state.pool == pool
-            and catalogue.burst_candidate(workload, pool) in (candidate, None)
+            if state.pool == pool and catalogue.burst_candidate(workload, pool) in (candidate, None)
         }
 
     def _is_kept(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import openai
 
 from orchestrator.replay.prompts import Prompts
-from orchestrator.replay.trace import Arrival
+from orchestrator.traces.arrivals import Arrival
 
 TIMEOUT_S = 600
 

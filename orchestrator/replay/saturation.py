@@ -8,7 +8,7 @@ from itertools import cycle
 import openai
 
 from orchestrator.replay.prompts import Prompts
-from orchestrator.replay.trace import Arrival
+from orchestrator.traces.arrivals import Arrival
 
 
 async def output_tokens_per_s(

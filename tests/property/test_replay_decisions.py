@@ -21,7 +21,7 @@ from orchestrator.policy.facts_record import recall, record
 from orchestrator.policy.probe import failures
 from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState, Quote, Snapshot
 from orchestrator.policy.view import View
-from orchestrator.replay.trace import Arrival, read, synthetic_conversation
+from orchestrator.traces.arrivals import Arrival, read, synthetic_conversation
 from tests.unit.test_config import copy
 from tests.worlds import questions, small
 

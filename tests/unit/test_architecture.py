@@ -21,8 +21,9 @@ ALLOWED = {
     "batch": {"policy", "config"},
     "gateway": {"batch", "classify", "sessions", "ledger", "policy", "signals", "config"},
     "controller": {"zombies", "capacity", "pools", "ledger", "policy", "signals", "config"},
-    "simulate": {"capacity", "ledger", "policy", "signals", "config"},
-    "replay": {"config"},
+    "traces": {"config"},
+    "simulate": {"traces", "capacity", "ledger", "policy", "signals", "config"},
+    "replay": {"traces", "config"},
     "stack": {"pools", "policy", "config"},
     "manifests": {"gateway", "controller", "stack", "pools", "policy", "signals", "config"},
 }

@@ -119,7 +119,7 @@ def test_prices_and_supply_are_taken_from_files(run: Run, trace: str, tmp_path: 
         ([HEADER, "0,1,1", "x,1,1"], "t.csv:3: write arrival_s as a number"),
         (
             [HEADER + ",workload", "0,1,1,records", "1,1,1,nobody"],
-            "t.csv:3: no workload 'nobody'; there are: assistant, records",
+            "t.csv:3: no workload 'nobody'; name one of assistant, records",
         ),
     ],
 )
@@ -136,7 +136,7 @@ def test_a_wrong_trace_is_told_by_its_line(
     ("words", "message"),
     [
         (["--policy", "magic"], "--policy: there is no 'magic'; one of planner, static,"),
-        (["--mix", "nobody=1"], "--mix: no workload 'nobody'; there are: assistant, records"),
+        (["--mix", "nobody=1"], "--mix: no workload 'nobody'; name one of assistant, records"),
         (["--mix", "assistant"], "--mix: write 'assistant' as WORKLOAD=SHARE"),
         (["--mix", "assistant=1,assistant=2"], "--mix: 'assistant' stands there twice"),
         (["--mix", "assistant=0"], "--mix: shares must be"),

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.replay.trace import (
+from orchestrator.traces.arrivals import (
     Arrival,
     Phase,
-    TraceError,
     read,
     rescale,
     synthetic_conversation,
 )
+from orchestrator.traces.requests import TraceError
 
 HEADER = "arrival_s,prompt_tokens,output_tokens\n"
 

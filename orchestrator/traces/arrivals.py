@@ -1,18 +1,12 @@
-"""Traces: when requests arrive, and how long they are."""
+"""Whole traces as lists: read, synthetic, in the time of a replay."""
 
-import csv
-import gzip
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")
-
-
-class TraceError(Exception):
-    """The trace cannot be read; the message names file, line and the mend."""
+from orchestrator.traces.requests import read_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,42 +18,17 @@ class Arrival:
 
 
 def read(path: Path) -> list[Arrival]:
-    """A CSV, or one in gzip, with at least the columns `arrival_s,prompt_tokens,output_tokens`.
-
-    Raises TraceError.
-    """
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise TraceError(f"{path}:1: cannot be read: {error}; give a CSV or CSV.gz file") from None
-    reader = csv.DictReader(text.splitlines())
-    missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-    if missing:
-        raise TraceError(
-            f"{path}:1: no column {', '.join(missing)}; the header must name {', '.join(COLUMNS)}"
+    """All arrivals of a trace. Raises TraceError."""
+    return [
+        Arrival(*request)
+        for block in read_blocks(path)
+        for request in zip(
+            block.arrival_s.tolist(),
+            block.prompt_tokens.tolist(),
+            block.output_tokens.tolist(),
+            strict=True,
         )
-    arrivals: list[Arrival] = []
-    for row in reader:
-        where = f"{path}:{reader.line_num}"
-        try:
-            arrival = Arrival(
-                float(row["arrival_s"]), int(row["prompt_tokens"]), int(row["output_tokens"])
-            )
-        except (TypeError, ValueError):
-            raise TraceError(
-                f"{where}: write arrival_s as a number and both token counts as whole numbers"
-            ) from None
-        if not math.isfinite(arrival.arrival_s) or arrival.arrival_s < 0:
-            raise TraceError(f"{where}: arrival_s must be a number from 0 up")
-        if arrivals and arrival.arrival_s < arrivals[-1].arrival_s:
-            raise TraceError(f"{where}: arrivals must not go back in time; sort by arrival_s")
-        if min(arrival.prompt_tokens, arrival.output_tokens) < 0:
-            raise TraceError(f"{where}: token counts must be 0 or more")
-        arrivals.append(arrival)
-    if not arrivals:
-        raise TraceError(f"{path}:2: no requests; write at least one row")
-    return arrivals
+    ]
 
 
 def synthetic_conversation(duration_s: float, seed: int) -> list[Arrival]:
