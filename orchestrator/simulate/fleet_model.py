@@ -34,6 +34,9 @@ class FleetModel:
         self.workloads = list(catalogue.configuration.workloads)
         self.state = _new_state(catalogue, self.workloads)
         self.decisions = new_decisions()
+        homes = (catalogue.home(w.name) for w in self.workloads)
+        self.first_home = np.array([home[0].number if home else NOBODY for home in homes])
+        """By group; NOBODY: it has none."""
 
     def start(self, endpoint: int, now_s: float) -> None:
         """One more replica that serves."""

@@ -488,20 +488,22 @@ def lose(state: State, replica: int) -> None:
     _work(state, replica, state.moment[0].clock_s)
     left = r.decoding + r.reading_count + r.waiting_count
     state.endpoints[r.endpoint].inflight -= left
-    for i in range(r.decoding):
-        number = state.ends[replica, i]
-        request = state.requests[number]
-        said = np.floor(min(r.progress - request.said_at, request.output_tokens - 1))
-        request.answered += said
-        request.prompt_tokens += said
-        request.output_tokens -= said
-        _requeue(state, number)
-    for first in (r.reading, r.waiting):
+    for first in (r.waiting, r.reading):
         number = first
         while number != NOBODY:
             following = state.requests[number].following
             _requeue(state, number)
             number = following
+    # Last, so that they come first: they are owed the rest.
+    for i in range(r.decoding):
+        number = state.ends[replica, i]
+        request = state.requests[number]
+        said = 1 + np.floor(r.progress - request.said_at)
+        said = min(said, request.output_tokens - 1)
+        request.answered += said
+        request.prompt_tokens += said
+        request.output_tokens -= said
+        _requeue(state, number)
     r.reading = r.waiting = NOBODY
     r.decoding = r.reading_count = r.waiting_count = 0
     r.kv_tokens = 0.0

@@ -157,11 +157,11 @@ class _Run:
         )
 
     def _queued(self) -> list[int]:
-        """Requests that wait in the gateway, each at the first place where it would run."""
+        """Requests that wait in the gateway, each at the first place of its home."""
         state = self._model.state
         queued = [0] * len(self._model.candidates)
         for group in np.flatnonzero(state.groups["waiting"]):
-            number = state.places[group, 0]
+            number = self._model.first_home[group]
             if number != NOBODY:
                 queued[number] += int(state.groups["waiting"][group])
         return queued
@@ -285,7 +285,7 @@ class _Window:
     def ttft(self, number: int) -> Ints:
         """With those who wait in the gateway for this endpoint first: at least for so long."""
         state = self._model.state
-        is_first = state.places[:, 0] == number
+        is_first = self._model.first_home == number
         waiting = np.flatnonzero((state.groups["waiting"] > 0) & is_first)
         histogram: Ints = self._ttft[number]
         if len(waiting):
