@@ -6,7 +6,7 @@ Where requests run is decided as ever; these say which pools take part, and how 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import ceil, isfinite
+from math import ceil
 
 from orchestrator.capacity.planner import Observation, Plan
 from orchestrator.policy.candidate import Candidate
@@ -23,7 +23,6 @@ WAITING_PER_REPLICA = 5.0
 UTILIZATION = 0.8
 SKYSERVE_UPSCALE_S = 300.0
 SKYSERVE_DOWNSCALE_S = 1200.0
-SKYSERVE_WINDOW_S = 60.0
 """SkyServe's defaults for its autoscaler by the request rate."""
 NOTHING = EndpointState()
 
@@ -80,8 +79,8 @@ class _Reactive(_Fixed):
     _wanted: dict[str, deque[tuple[float, int]]] = field(default_factory=dict)
     _synced: dict[str, tuple[float, int]] = field(default_factory=dict)
 
-    def _ratio(self, candidate: Candidate, seen: Observation) -> float:
-        """Metric over target; infinite: there is work and no replica."""
+    def _ratio(self, candidate: Candidate, state: EndpointState) -> float:
+        """Metric over target, of replicas that serve."""
         raise NotImplementedError
 
     def _rented(self, candidate: Candidate, seen: Observation, now_s: float) -> int:
@@ -91,11 +90,11 @@ class _Reactive(_Fixed):
         if now_s - synced_s < HPA_SYNC_S:
             return target
         replicas = seen.standing.get(candidate.endpoint, 0)
-        ratio = self._ratio(candidate, seen)
+        state = seen.endpoints.get(candidate.endpoint, NOTHING)
         desired = replicas
-        if not isfinite(ratio):
-            desired = max(1, replicas)
-        elif abs(ratio - 1) > HPA_TOLERANCE:
+        if not state.ready_replicas:
+            desired = max(1, replicas) if self._overflow(candidate, seen) else 0
+        elif abs((ratio := self._ratio(candidate, state)) - 1) > HPA_TOLERANCE:
             desired = ceil(replicas * ratio)
         desired = min(desired, candidate.pool.max_replicas)
         # Never below what was wanted at any time of the window.
@@ -122,10 +121,7 @@ class _Reactive(_Fixed):
 class _OnQueue(_Reactive):
     name: str = "KEDA on queue"
 
-    def _ratio(self, candidate: Candidate, seen: Observation) -> float:
-        state = seen.endpoints.get(candidate.endpoint, NOTHING)
-        if not state.ready_replicas:
-            return float("inf") if self._overflow(candidate, seen) else 0.0
+    def _ratio(self, candidate: Candidate, state: EndpointState) -> float:
         waiting = state.waiting + state.queued
         # Without a queue the metric is 0; replicas that answer are kept.
         return max(waiting / state.ready_replicas / WAITING_PER_REPLICA, 1.0 * (state.running > 0))
@@ -135,10 +131,7 @@ class _OnQueue(_Reactive):
 class _OnUtilization(_Reactive):
     name: str = "HPA on utilization"
 
-    def _ratio(self, candidate: Candidate, seen: Observation) -> float:
-        state = seen.endpoints.get(candidate.endpoint, NOTHING)
-        if not state.ready_replicas:
-            return float("inf") if self._overflow(candidate, seen) else 0.0
+    def _ratio(self, candidate: Candidate, state: EndpointState) -> float:
         slots = state.ready_replicas * candidate.variant.max_num_seqs
         return (state.running + state.waiting) / slots / UTILIZATION
 

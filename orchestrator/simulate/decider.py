@@ -2,8 +2,6 @@
 
 from collections.abc import Hashable
 
-import numpy as np
-
 from orchestrator.policy.decide import decide
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.snapshot import Snapshot
@@ -29,9 +27,6 @@ class Decider:
         self._situations: dict[Hashable, int] = {}
         self._view: View | None = None
         self._remembered = 0
-        self.violations = np.zeros(len(model.workloads), np.int64)
-        """Decisions, by workload, that sent data where its class or the workload's zones do not
-        allow it: counted here by the configuration, whatever `decide` thinks of it."""
 
     def follow(self, snapshot: Snapshot) -> None:
         """What is decided on from here on."""
@@ -95,6 +90,3 @@ class Decider:
                 "replicas do there"
             )
         model.decisions[key] = candidate.number
-        may_hold = candidate.zone.max_data_class >= workload.data_class
-        if not may_hold or candidate.zone.name not in workload.allowed_zones:
-            self.violations[group] += 1

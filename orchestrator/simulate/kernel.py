@@ -287,7 +287,7 @@ def _first_token(state: State, replica: int, now_s: float) -> None:
         r.unread_tokens = state.requests[r.reading].prompt_tokens
     if np.isnan(request.first_token_s):
         request.first_token_s = now_s
-        ttft_s = now_s - request.arrival_s + state.endpoints[r.endpoint].network_s
+        ttft_s = now_s - request.arrival_s
         state.latency[TTFT, request.group, _bin(ttft_s)] += 1
         state.ttft[r.endpoint, _bin(ttft_s)] += 1
     request.said_at = r.progress
@@ -305,7 +305,7 @@ def _last_token(state: State, replica: int, now_s: float) -> None:
     e.held_s += decoded_s
     e.held += 1
     tokens = request.answered + request.output_tokens
-    is_late = request.first_token_s - request.arrival_s + e.network_s > g.ttft_slo_s
+    is_late = request.first_token_s - request.arrival_s > g.ttft_slo_s
     g.late_ttft += is_late
     if tokens > 1:
         itl_s = decoded_s / (tokens - 1)

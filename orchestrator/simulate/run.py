@@ -90,7 +90,7 @@ class _Run:
                 on_progress(now_s)
             if source.is_empty and not self._at_work():
                 self._tick(tick * tick_s)
-                return self.tally.close(self._decider.violations, self._capacity)
+                return self.tally.close(self._capacity)
 
     def _advance(self, source: "_Source", until_s: float) -> None:
         model = self._model

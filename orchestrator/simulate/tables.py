@@ -60,7 +60,6 @@ ENDPOINT = np.dtype(
         ("read_s", "f8"),  # for a prompt token
         ("chunk_tokens", "f8"),  # of prompts, read in one step
         ("kv_tokens", "f8"),  # that a replica's cache holds
-        ("network_s", "f8"),  # there and back
         ("inflight", "i8"),
         ("slots", "i8"),  # sequences of all its ready replicas
         ("held_s", "f8"),  # since the last tick, by those that ended: how long slots were held

@@ -41,6 +41,8 @@ class WorkloadTally:
     by_zone: dict[str, int]
     """Requests that were sent there, those that were sent again counted again."""
     violations: int
+    """Requests that were sent where their class or the workload's zones do not allow it: counted by
+    the configuration, whatever `decide` thinks of it."""
 
     @property
     def slo_attainment(self) -> float:
@@ -134,7 +136,7 @@ class Tally:
         zone = self.model.catalogue.clusters[self.model.catalogue.pools[pool].cluster].zone
         _increase(self.usd_by_hour[hour], zone, usd)
 
-    def close(self, violations: Ints, capacity: "CapacityModel") -> "Tally":
+    def close(self, capacity: "CapacityModel") -> "Tally":
         state = self.model.state
         zones = [c.zone.name for c in self.model.candidates]
         for number, workload in enumerate(self.model.workloads):
@@ -157,7 +159,7 @@ class Tally:
                 itl_p95_s=quantile_s(itl, 0.95),
                 output_tokens=float(row["output_tokens"]),
                 by_zone=by_zone,
-                violations=int(violations[number]),
+                violations=self._violations(number),
             )
         self._count_gpu_hours()
         if self._latencies[-1][0] < self.duration_s:
@@ -191,6 +193,15 @@ class Tally:
         if len(self._latencies) > MOST_WINDOWS:
             self._latencies = self._latencies[::2]
             self._every_window *= 2
+
+    def _violations(self, group: int) -> int:
+        workload = self.model.workloads[group]
+        return sum(
+            int(self.model.state.sent[group, candidate.number])
+            for candidate in self.model.candidates
+            if candidate.zone.max_data_class < workload.data_class
+            or candidate.zone.name not in workload.allowed_zones
+        )
 
     def _draw(self, now_s: float, paid: Floats, quotes: Mapping[str, Quote]) -> None:
         catalogue, groups = self.model.catalogue, self.model.state.groups

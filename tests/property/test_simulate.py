@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestrator.capacity.planner import Observation, Plan
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.simulate.baselines import BASELINES
-from orchestrator.simulate.capacity_model import Troubles
+from orchestrator.simulate.capacity_model import CapacityModel, Troubles
 from orchestrator.simulate.policies import CapacityPolicy, Planner
 from orchestrator.simulate.prices import Prices, Series
 from orchestrator.simulate.run import Arrivals, Setting, simulate
@@ -169,3 +169,14 @@ def test_an_answer_that_can_never_be_ended_is_given_up() -> None:
     records = tally.workloads["records"]
     assert (records.arrived, records.served, records.shed) == (1, 0, 1)
     assert tally.duration_s < 700
+
+
+def test_a_request_that_was_sent_where_it_may_not_go_is_counted() -> None:
+    setting = Setting(
+        WORLD, Prices(WORLD.configuration, {"cloud-gpu": Series([0.0], [2.0])}, EPOCH_S), EPOCH_S
+    )
+    tally = simulate(setting, [arrivals([(1.0, 100, 10, 1)])], Planner(WORLD))
+    tally.model.state.sent[1, WORLD.candidates["cloud-gpu/m-fp16"].number] = 3
+    tally.close(CapacityModel(tally.model, {}, Troubles(), np.random.default_rng(0)))
+    assert tally.workloads["records"].violations == 3
+    assert tally.workloads["assistant"].violations == 0

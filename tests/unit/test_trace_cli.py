@@ -8,31 +8,17 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from orchestrator.cli.app import app
-from orchestrator.ledger.usage import UsageLedger, UsageRecord
+from orchestrator.ledger.usage import UsageLedger
+from tests.unit.test_usage_ledger import RECORD
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 HEADER = "arrival_s,prompt_tokens,output_tokens"
-ATTEMPT = UsageRecord(
+ATTEMPT = RECORD._replace(
     request_id="r1",
-    attempt=1,
     started_at_s=1000.0,
     workload="assistant",
-    key_id="k",
-    data_class="internal",
-    model="m",
-    variant="v",
-    pool="p",
-    zone="z",
-    policy_version="1",
-    snapshot_version=1,
-    usd_per_gpu_hour=None,
-    outcome="complete",
     prompt_tokens=10,
-    cached_tokens=0,
     completion_tokens=5,
-    usage_source="engine",
-    ttft_s=0.1,
-    duration_s=1.0,
 )
 
 
