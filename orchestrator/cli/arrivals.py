@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.cli.shares import read_shares
 from orchestrator.config.spec import Configuration
 from orchestrator.policy.arrays import Ints
 from orchestrator.simulate.run import Arrivals
@@ -58,17 +59,8 @@ def read_mix(text: str, configuration: Configuration) -> dict[str, float]:
             raise ValueError("no workload asks for a model that generates; name some with --mix")
         return mix
     names = [w.name for w in configuration.workloads]
-    mix = {}
-    for part in text.split(","):
-        name, _, share = (word.strip() for word in part.partition("="))
+    mix = read_shares("--mix", text)
+    for name in mix:
         if name not in names:
             raise ValueError(f"--mix: no workload '{name}'; there are: {', '.join(names)}")
-        if name in mix:
-            raise ValueError(f"--mix: '{name}' stands there twice; add its shares")
-        try:
-            mix[name] = float(share)
-        except ValueError:
-            raise ValueError(f"--mix: write '{part}' as WORKLOAD=SHARE") from None
-    if not all(0 <= share < np.inf for share in mix.values()) or not any(mix.values()):
-        raise ValueError("--mix: shares must be finite, 0 or more, and one above 0")
     return mix

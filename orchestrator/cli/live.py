@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from orchestrator.cli.app import err, out
+from orchestrator.cli.shares import read_shares
 from orchestrator.config.load import Loaded, state_directory
 from orchestrator.replay import report as reports
 from orchestrator.replay.client import Caller, Replay
@@ -98,18 +99,8 @@ def clip(arrivals: list[Arrival], prompt_tokens: int, output_tokens: int) -> lis
 def read_callers(mix: str, loaded: Loaded) -> list[Caller]:
     """Who takes part, with their keys. Raises ValueError with the mend."""
     folder = state_directory() / "keys"
-    weights: dict[str, float] = {}
-    if mix:
-        for part in mix.split(","):
-            name, _, share = part.partition("=")
-            try:
-                weights[name.strip()] = float(share)
-            except ValueError:
-                raise ValueError(f"--mix: write '{part}' as WORKLOAD=WEIGHT") from None
-    else:
-        weights = {w.name: 1.0 for w in loaded.configuration.workloads}
-    if min(weights.values()) < 0 or sum(weights.values()) <= 0:
-        raise ValueError("--mix: weights must be 0 or more, and one above 0")
+    workloads = loaded.configuration.workloads
+    weights = read_shares("--mix", mix) if mix else {w.name: 1.0 for w in workloads}
     callers = []
     for name, weight in weights.items():
         file = folder / name

@@ -1,7 +1,5 @@
 """Requests from files, for `explain` and `plan`."""
 
-import csv
-import gzip
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import nlargest
 from pathlib import Path
@@ -15,7 +13,7 @@ from orchestrator.ledger.audit_read import rows as read_rows
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.facts_record import LABELS, recall
-from orchestrator.traces import arrivals as traces
+from orchestrator.traces.requests import read_blocks
 
 Models = Mapping[str, Sequence[str]]
 """By workload, the models that it may use."""
@@ -65,26 +63,26 @@ def read_trace(file: Path, models: Models) -> list[Facts]:
     """A CSV of `arrival_s,prompt_tokens,output_tokens`. Who asks stands in a column `workload`;
     without one, all workloads take turns. Each takes turns with its models.
 
-    Raises RequestError or TraceError.
+    Raises TraceError.
     """
-    arrivals = traces.read(file)
-    named = named_workloads(file)
-    everybody, turns, found = list(models), dict.fromkeys(models, 0), []
-    for number, arrival in enumerate(arrivals):
-        workload = everybody[number % len(everybody)]
-        if named:
-            line, workload = named[number]
-            _known(workload, f"{file}:{line}", models)
-        mine = models[workload]
-        found.append(
-            Facts(
-                workload,
-                mine[turns[workload] % len(mine)],
-                max_tokens=arrival.output_tokens,
-                prompt_tokens=arrival.prompt_tokens,
+    everybody, turns = list(models), dict.fromkeys(models, 0)
+    found: list[Facts] = []
+    for block in read_blocks(file, frozenset(models)):
+        for number in range(len(block)):
+            if block.workload is not None:
+                workload = block.workload[number]
+            else:
+                workload = everybody[len(found) % len(everybody)]
+            mine = models[workload]
+            found.append(
+                Facts(
+                    workload,
+                    mine[turns[workload] % len(mine)],
+                    max_tokens=int(block.output_tokens[number]),
+                    prompt_tokens=int(block.prompt_tokens[number]),
+                )
             )
-        )
-        turns[workload] += 1
+            turns[workload] += 1
     return found
 
 
@@ -104,16 +102,6 @@ def read_recorded(trail: Path, models: Models, catalogue: Catalogue) -> list[Fac
     if not found:
         raise RequestError(f"{trail}: no request is on record yet; give --requests or --replay")
     return found
-
-
-def named_workloads(file: Path) -> list[tuple[int, str]]:
-    """The column with its lines; empty where there is none."""
-    raw = file.read_bytes()
-    text = (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode()
-    reader = csv.DictReader(text.splitlines())
-    if "workload" not in (reader.fieldnames or ()):
-        return []
-    return [(reader.line_num, row["workload"]) for row in reader]
 
 
 def _read(file: Path) -> str:

@@ -1,6 +1,5 @@
 """`trace`: traces of requests: take them in, look at them, make them."""
 
-import math
 import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -13,6 +12,7 @@ from rich.table import Table
 from orchestrator.cli.app import Json, app, err, out, print_json, refuse
 from orchestrator.cli.durations import duration, seconds
 from orchestrator.cli.progress import progress
+from orchestrator.cli.shares import read_shares
 from orchestrator.ledger import requests as ledger
 from orchestrator.traces import public, servegen, synth, write
 from orchestrator.traces.requests import Requests, TraceError, read_blocks
@@ -133,7 +133,7 @@ def synthesize(
     if prompt_p90 < prompt_p50 or output_p90 < output_p50:
         raise refuse("a p90 must not lie below its p50", 2)
     try:
-        shares = _shares(workloads)
+        shares = read_shares("--workloads", workloads) if workloads else {}
         if clients is not None and tokens is not None:
             many = servegen.clients(clients, tokens, model)
             if rate_rps is not None:
@@ -151,20 +151,6 @@ def synthesize(
     except (TraceError, ValueError) as error:
         raise refuse(error, 2) from None
     _write(out_file, synth.synthesize(many, begin_s, end_s, seed), end_s - begin_s)
-
-
-def _shares(text: str) -> dict[str, float]:
-    """Raises ValueError."""
-    shares = {}
-    for part in filter(None, text.split(",")):
-        name, _, share = part.partition("=")
-        try:
-            shares[name.strip()] = float(share)
-        except ValueError:
-            shares[name.strip()] = math.nan
-        if not name.strip() or not 0 < shares[name.strip()] < math.inf:
-            raise ValueError(f"--workloads: '{part}'; write NAME=SHARE, such as assistant=0.6")
-    return shares
 
 
 def _import(name: str, file: Path, out_file: Path | None) -> None:

@@ -137,7 +137,7 @@ def test_a_wrong_trace_is_told_by_its_line(
     [
         (["--policy", "magic"], "--policy: there is no 'magic'; one of planner, static,"),
         (["--mix", "nobody=1"], "--mix: no workload 'nobody'; there are: assistant, records"),
-        (["--mix", "assistant"], "--mix: write 'assistant' as WORKLOAD=SHARE"),
+        (["--mix", "assistant"], "--mix: write 'assistant' as NAME=SHARE"),
         (["--mix", "assistant=1,assistant=2"], "--mix: 'assistant' stands there twice"),
         (["--mix", "assistant=0"], "--mix: shares must be"),
         (["--mix", "assistant=nan"], "--mix: shares must be"),
