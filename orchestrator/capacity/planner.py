@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from orchestrator.capacity.burst import BurstSignals, step
+from orchestrator.capacity.load import Load
 from orchestrator.capacity.override import Override
 from orchestrator.capacity.provision import NOTHING_ORDERED, Progress, Provision, follow_up
 from orchestrator.config.spec import Burst
@@ -41,6 +42,8 @@ class Observation:
     """Endpoints with replicas whose engine does not say what it runs."""
     held: frozenset[str] = frozenset()
     """Pools that take no request, by somebody's word."""
+    load: Mapping[str, Load] = field(default_factory=dict)
+    """By workload; absent: nothing arrived and nothing ended."""
 
 
 @dataclass(frozen=True, slots=True)
