@@ -46,7 +46,7 @@ class Observation:
     held: frozenset[str] = frozenset()
     """Pools that take no request, by somebody's word."""
     load: Mapping[str, Load] = field(default_factory=dict)
-    """What arrived since the last tick, by workload."""
+    """By workload; absent: nothing arrived and nothing ended."""
     forecasts: Mapping[str, Forecast] = field(default_factory=dict)
     """By workload, of those of which enough is known."""
 

@@ -263,6 +263,7 @@ class Controller:
             progress={e: found for e, found in progress.items() if found is not None},
             unheard=fleet.unheard(now_s, limit_s),
             held=frozenset(self._memory.holds),
+            load=self._traffic.take_load(),
         )
 
     def _remember(
