@@ -1,6 +1,6 @@
 """The burst state machine of one workload: `home → bursting → draining → home`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -104,8 +104,8 @@ def in_hours(schedule: Schedule, now_s: float) -> bool:
 def choose_pool(
     spec: Burst, ceiling: PriceCeiling, signals: BurstSignals, now_s: float
 ) -> tuple[str | None, str]:
-    """The cheapest pool with a fresh quote under the ceiling; else one that charges by the token;
-    else None and why not."""
+    """The pool with a fresh quote under the ceiling that does the work for the least, as far as
+    speeds are known; else one that charges by the token; else None and why not."""
     if signals.budget_left_usd is not None and signals.budget_left_usd <= 0:
         return None, "today's budget is spent"
     refusals, fresh = [], []
@@ -122,10 +122,20 @@ def choose_pool(
         elif dear is not None:
             refusals.append(dear)
         else:
-            fresh.append((quote.usd_per_gpu_hour if quote else float("inf"), pool))
+            fresh.append(pool)
     if fresh:
-        return min(fresh)[1], ""
+        return min(fresh, key=_by_price(fresh, signals)), ""
     return None, "; ".join(refusals)
+
+
+def _by_price(pools: Sequence[str], signals: BurstSignals) -> Callable[[str], tuple[float, str]]:
+    """By the hour where it is not known of all of them what they do in it. By the token is last."""
+    hourly = [pool for pool in pools if pool in signals.quotes]
+    usd = {pool: signals.quotes[pool].usd_per_gpu_hour for pool in hourly}
+    for_work = {pool: signals.usd_per_million_tokens.get(pool) for pool in hourly}
+    if None not in for_work.values():
+        usd = {pool: tokens for pool, tokens in for_work.items() if tokens is not None}
+    return lambda pool: (usd.get(pool, float("inf")), pool)
 
 
 def _above_ceiling(pool: str, ceiling: PriceCeiling, signals: BurstSignals) -> Iterator[str]:

@@ -44,6 +44,7 @@ MIDDLES = np.cumsum(SHARES) - SHARES / 2
 DEVIATIONS = np.array([NormalDist().inv_cdf(middle) for middle in MIDDLES])
 UNMEASURED_SPREAD = 0.2
 """Of a ratio's logarithm, until there are some."""
+LEARNED = ("usual", "prompt", "output", "spread", "seen", "measured", "shape")
 DEFAULT_PROMPT_TOKENS, DEFAULT_OUTPUT_TOKENS = 512.0, 128.0
 
 
@@ -83,6 +84,7 @@ class Forecaster:
     horizons_s: Sequence[float]
     """From an order to a replica that serves, by workload."""
     _since_s: float | None = None
+    _listens: bool = False
     _forecasts: dict[str, Forecast] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,6 +101,8 @@ class Forecaster:
         self._output = np.full(size, DEFAULT_OUTPUT_TOKENS)
         self._spread = np.ones(size)
         self._steps = 0
+        self._seen = np.zeros(size)
+        """Steps by which what is usual is known."""
         self._measured = np.zeros((size, len(REGIMES) + 1, BINS))
         self._regimes = np.zeros((MOST_STEPS + 1, size), int)
         self._shape = np.full((size, 7, SLOTS_A_DAY), np.nan)
@@ -118,13 +122,32 @@ class Forecaster:
             self._since_s = now_s
         passed_s = now_s - self._since_s
         if passed_s >= STEP_S:
-            self._step(passed_s, now_s)
+            # What was counted while nobody listened is told at the beginning.
+            if self._listens:
+                self._step(passed_s, now_s)
+            self._listens = True
             self._since_s = now_s
             self._counted[:] = 0
 
     def forecasts(self) -> Mapping[str, Forecast]:
         """By workload; none until something is known."""
         return self._forecasts
+
+    def learned(self) -> dict[str, Floats]:
+        """What is known of the workloads, by the names of `LEARNED`; the first axis is theirs."""
+        return {name: getattr(self, f"_{name}") for name in LEARNED}
+
+    def learn(self, workloads: Sequence[str], learned: Mapping[str, Floats]) -> None:
+        """Takes over what one before knew of the same workloads. Raises ValueError where it does
+        not fit."""
+        numbers = {name: number for number, name in enumerate(workloads)}
+        for name in LEARNED:
+            own, given = getattr(self, f"_{name}"), np.asarray(learned[name], float)
+            if given.shape != (len(workloads), *own.shape[1:]):
+                raise ValueError(f"{name} has shape {given.shape}")
+            for number, workload in enumerate(self.workloads):
+                if workload in numbers:
+                    own[number] = given[numbers[workload]]
 
     def _step(self, passed_s: float, now_s: float) -> None:
         requests, prompt, answered, output = self._counted
@@ -139,7 +162,8 @@ class Forecaster:
         if self._steps >= WINDOW_STEPS:
             _approach(self._spread, apart, self._level > 0, passed_s / TOKENS_S)
         self._level += weight * (rate - self._level)
-        usual_weight = max(1 - np.exp(-passed_s / USUAL_S), 1 / (self._steps + 1))
+        self._seen += 1
+        usual_weight = np.maximum(1 - np.exp(-passed_s / USUAL_S), 1 / self._seen)
         self._usual += usual_weight * (rate - self._usual)
         self._measure(window, passed_s)
         self._learn_shape(rate, now_s)
