@@ -97,15 +97,16 @@ class ReplicaModel:
     def _slot_s(self) -> float:
         return self.work_s * self.batch
 
-    def late_share(self, rps: float, replicas: int) -> float:
-        """Of requests, those that wait for longer than the objective leaves."""
+    def late_share(self, rps: float, replicas: float) -> float:
+        """Of requests, those that wait for longer than the objective leaves. A part of a replica
+        is what others leave of it."""
         if rps <= 0:
             return 0.0
         if replicas <= 0:
             return 1.0
         late = 0.0
         for servers, service_s, variation in (
-            (float(replicas), self._reading_s, PROMPT_VARIATION),
+            (replicas, self._reading_s, PROMPT_VARIATION),
             (replicas * self.batch, self._slot_s, ANSWER_VARIATION),
         ):
             busy = rps * service_s / servers
@@ -115,7 +116,7 @@ class ReplicaModel:
                 late += all_taken * _beyond(self._spare_s, busy - 1, spread)
         return min(late, 1.0)
 
-    def most_rps(self, replicas: int, late_share: float) -> float:
+    def most_rps(self, replicas: float, late_share: float) -> float:
         """That so many replicas carry with no more of them late."""
         if replicas <= 0:
             return 0.0

@@ -1,8 +1,9 @@
 """How many replicas the forecast load takes: at home first, and of what is rented for the rest.
 
-Workloads that may not leave have the first claim on their homes, then those of higher priority;
-the load of the others that does not fit there overflows. Both are reckoned for each share of a
-forecast, so that a peak which is rare enough to be within the objective is not paid for.
+Workloads that may not leave have the first claim on their homes, then those of higher priority.
+What is rented is reckoned together with what they leave of home, for each share of a forecast: a
+peak which is rare enough to be within the objective is not paid for. Where it is said what a
+request outside its objectives costs, replicas are rented as long as they avert more.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,23 +20,12 @@ ATTAINMENT = 0.99
 """Of the objectives: the share of requests that capacity is planned for."""
 PLANNED_LATE = 0.7 * (1 - ATTAINMENT)
 """The rest of what may be late is for what no forecast knows."""
-RETURN_SHARE = 0.85
-"""Of what home carries: a burst ends when the load fits into it."""
+RETURN_SHARE = 0.9
+"""Of home: a burst ends when the load fits into it."""
 CLEAR_S = 60.0
 """In which what has piled up is worked off."""
 WEIGHTS: tuple[float, ...] = tuple(SHARES.tolist())
 UNKNOWN = EndpointState()
-
-
-@dataclass(slots=True)
-class _Place:
-    """An endpoint as it is filled."""
-
-    candidate: Candidate
-    most: int
-    """Replicas that it can have."""
-    rps: list[float] = field(default_factory=lambda: [0.0] * len(WEIGHTS))
-    mix: "_Mix" = field(default_factory=lambda: _Mix())
 
 
 @dataclass(slots=True)
@@ -50,6 +40,8 @@ class _Mix:
     ttft_s: float = float("inf")
     itl_s: float | None = None
     """The strictest objectives of them."""
+    miss_usd: float | None = 0.0
+    """The highest; None where one of them says none."""
 
     def add(self, forecast: Forecast, slo: Slo) -> None:
         rps = max(_mean(forecast.rps), 1e-6)
@@ -57,6 +49,8 @@ class _Mix:
         self.prompt_tokens += rps * forecast.prompt_tokens
         self.output_tokens += rps * forecast.output_tokens
         self.variation = max(self.variation, forecast.variation)
+        if self.miss_usd is not None:
+            self.miss_usd = None if slo.miss_usd is None else max(self.miss_usd, slo.miss_usd)
         self.ttft_s = min(self.ttft_s, slo.ttft_p95_s)
         if slo.itl_p95_s is not None:
             self.itl_s = slo.itl_p95_s if self.itl_s is None else min(self.itl_s, slo.itl_p95_s)
@@ -68,14 +62,40 @@ class _Mix:
         return ReplicaModel(candidate, typical, Slo(ttft_p95_s=self.ttft_s, itl_p95_s=self.itl_s))
 
 
+@dataclass(slots=True)
+class _Place:
+    """An owned endpoint as it is filled."""
+
+    candidate: Candidate
+    most: int
+    """Replicas that it can have."""
+    claims: dict[str, list[float]] = field(default_factory=dict)
+    """By workload, requests a second for each share."""
+    mix: _Mix = field(default_factory=_Mix)
+
+    @property
+    def rps(self) -> list[float]:
+        return [sum(each) for each in zip(*self.claims.values(), strict=True)]
+
+    def left(self, workloads: Collection[str]) -> list[float]:
+        """Replicas that others leave to these, for each share."""
+        work_s = self.mix.model(self.candidate).work_s
+        taken = [0.0] * len(WEIGHTS)
+        for name, claim in self.claims.items():
+            if name not in workloads:
+                taken = [a + b for a, b in zip(taken, claim, strict=True)]
+        return [max(self.most - rps * work_s, 0.0) for rps in taken]
+
+
 @dataclass(frozen=True, slots=True)
-class Overflow:
-    """Of one workload: what home does not carry."""
+class _Demand:
+    """Of one workload."""
 
     forecast: Forecast
     rps: tuple[float, ...]
-    """For each share of the forecast."""
+    """For each share, with what has piled up."""
     slo: Slo
+    home: tuple[Candidate, ...]
 
 
 class Sizing:
@@ -93,11 +113,11 @@ class Sizing:
     ) -> None:
         """`limits`: replicas that endpoints can have, where that is not the pool's maximum.
         `bursting`: workloads that are, for which home is full earlier."""
-        self._catalogue, self._endpoints, self._quotes = catalogue, endpoints, quotes
+        self._endpoints, self._quotes = endpoints, quotes
         self._limits, self._bursting = limits, bursting
         self._places: dict[str, _Place] = {}
         self._backlogs: set[str] = set()
-        self._overflows: dict[str, Overflow] = {}
+        self._demands: dict[str, _Demand] = {}
         self._unknown: set[str] = set()
         """Endpoints that also serve somebody of whom too little is known."""
         for workload in sorted(catalogue.configuration.workloads, key=_claim):
@@ -107,54 +127,66 @@ class Sizing:
             else:
                 self._fill(workload, forecast, home)
 
-    def knows(self, workload: str) -> bool:
-        return workload in self._overflows
-
     def home_replicas(self) -> dict[str, int]:
         """By endpoint, what is needed of the owned."""
-        return {
-            endpoint: _fewest(place.mix.model(place.candidate), place.rps, place.rps, place.most)
-            for endpoint, place in self._places.items()
-            if endpoint not in self._unknown
-        }
+        found = {}
+        for endpoint, place in self._places.items():
+            if endpoint not in self._unknown:
+                model, rps = place.mix.model(place.candidate), place.rps
+                nothing = [0.0] * len(WEIGHTS)
+                found[endpoint] = _fewest(model, rps, nothing, place.most)
+        return found
 
     def rented_replicas(self, workloads: Sequence[str], candidate: Candidate) -> int | None:
-        """Of one endpoint, for what overflows from all these workloads. None where it is not
+        """Of one endpoint, beside what all these workloads have at home. None where it is not
         known."""
-        overflows = [self._overflows[w] for w in workloads if w in self._overflows]
-        if candidate.performance is None or len(overflows) < len(workloads):
+        demands = [self._demands[w] for w in workloads if w in self._demands]
+        if candidate.performance is None or len(demands) < len(workloads):
             return None
         state = self._endpoints.get(candidate.endpoint, UNKNOWN)
-        backlog_rps = (state.waiting + state.queued) / CLEAR_S
-        rps, mix = [backlog_rps] * len(WEIGHTS), _Mix()
-        offered = [0.0] * len(WEIGHTS)
-        for overflow in overflows:
-            mix.add(overflow.forecast, overflow.slo)
-            rps = [a + b for a, b in zip(rps, overflow.rps, strict=True)]
-            offered = [a + b for a, b in zip(offered, overflow.forecast.rps, strict=True)]
-        if not any(rps):
-            return 0
+        rps, mix = [(state.waiting + state.queued) / CLEAR_S] * len(WEIGHTS), _Mix()
+        for demand in demands:
+            mix.add(demand.forecast, demand.slo)
+            rps = [a + b for a, b in zip(rps, demand.rps, strict=True)]
+        model = mix.model(candidate)
+        home = self._home(workloads, demands, model.work_s)
         limit = self._limits.get(candidate.endpoint, candidate.pool.max_replicas)
-        return _fewest(mix.model(candidate), rps, offered, limit)
+        usd_per_s = self._usd_per_s(candidate)
+        if mix.miss_usd is None or usd_per_s is None:
+            needed = _fewest(model, rps, home, limit)
+        else:
+            needed = _worthwhile(model, rps, home, mix.miss_usd, usd_per_s, limit)
+        if not needed and any(w in self._bursting for w in workloads):
+            part = [RETURN_SHARE * replicas for replicas in home]
+            needed = min(_fewest(model, rps, part, limit), 1)
+        return needed
 
-    def _fill(self, workload: Workload, forecast: Forecast, home: Sequence[Candidate]) -> None:
-        left = [rps + self._backlog_rps(workload, home) for rps in forecast.rps]
-        stays = workload.burst is None
+    def _home(
+        self, workloads: Collection[str], demands: Iterable[_Demand], work_s: float
+    ) -> list[float]:
+        """What they have at home, in replicas that take so long for a request."""
+        total = [0.0] * len(WEIGHTS)
+        for endpoint in {c.endpoint: None for demand in demands for c in demand.home}:
+            place = self._places[endpoint]
+            speed = work_s / place.mix.model(place.candidate).work_s
+            left = place.left(workloads)
+            total = [a + b * speed for a, b in zip(total, left, strict=True)]
+        return total
+
+    def _fill(self, workload: Workload, forecast: Forecast, home: tuple[Candidate, ...]) -> None:
+        backlog_rps = self._backlog_rps(workload, home)
+        left = [rps + backlog_rps for rps in forecast.rps]
+        self._demands[workload.name] = _Demand(forecast, tuple(left), workload.slo, home)
         for candidate in sorted(home, key=self._usd):
             place = self._place(candidate)
             place.mix.add(forecast, workload.slo)
             most = place.mix.model(candidate).most_rps(place.most, PLANNED_LATE)
-            if workload.name in self._bursting:
-                most *= RETURN_SHARE
-            for share, rps in enumerate(left):
-                taken = min(rps, max(most - place.rps[share], 0.0))
-                place.rps[share] += taken
-                left[share] -= taken
-        if stays and home:
-            # Too much for what there is, and nowhere else to go.
-            place = self._place(min(home, key=self._usd))
-            place.rps = [a + b for a, b in zip(place.rps, left, strict=True)]
-        self._overflows[workload.name] = Overflow(forecast, tuple(left), workload.slo)
+            before = place.rps if place.claims else [0.0] * len(WEIGHTS)
+            taken = [
+                min(rps, max(most - others, 0.0)) for rps, others in zip(left, before, strict=True)
+            ]
+            place.claims[workload.name] = taken
+            left = [rps - got for rps, got in zip(left, taken, strict=True)]
 
     def _backlog_rps(self, workload: Workload, home: Iterable[Candidate]) -> float:
         """What waits at home goes to the first who may leave it."""
@@ -175,12 +207,20 @@ class Sizing:
             place = self._places[candidate.endpoint] = _Place(candidate, most)
         return place
 
+    def _usd_per_s(self, candidate: Candidate) -> float | None:
+        """Of a replica."""
+        quote = self._quotes.get(candidate.pool.name)
+        if quote is None:
+            return None
+        return quote.usd_per_gpu_hour * candidate.pool.gpus_per_replica / 3600
+
     def _usd(self, candidate: Candidate) -> tuple[float, str]:
-        quote, performance = self._quotes.get(candidate.pool.name), candidate.performance
+        """What its work costs, for an order of places."""
+        usd_per_s, performance = self._usd_per_s(candidate), candidate.performance
         assert performance is not None
-        usd = quote.usd_per_gpu_hour if quote is not None else float("inf")
-        per_token = usd * candidate.pool.gpus_per_replica / performance.decode_tokens_per_s
-        return per_token, candidate.endpoint
+        if usd_per_s is None:
+            return float("inf"), candidate.endpoint
+        return usd_per_s / performance.decode_tokens_per_s, candidate.endpoint
 
 
 def _claim(workload: Workload) -> tuple[bool, int, str]:
@@ -191,17 +231,21 @@ def _mean(rps: Sequence[float]) -> float:
     return sum(weight * each for weight, each in zip(WEIGHTS, rps, strict=True))
 
 
-def _fewest(model: ReplicaModel, rps: Sequence[float], offered: Sequence[float], most: int) -> int:
-    """Replicas with which few enough of what is offered are late."""
-    allowed = PLANNED_LATE * _mean(offered)
+def _late_rps(
+    model: ReplicaModel, rps: Sequence[float], home: Sequence[float], replicas: int
+) -> float:
+    return sum(
+        weight * each * model.late_share(each, replicas + besides)
+        for weight, each, besides in zip(WEIGHTS, rps, home, strict=True)
+    )
+
+
+def _fewest(model: ReplicaModel, rps: Sequence[float], home: Sequence[float], most: int) -> int:
+    """Replicas with which few enough are late."""
+    allowed = PLANNED_LATE * _mean(rps)
 
     def suffice(replicas: int) -> bool:
-        late = 0.0
-        for weight, each in zip(reversed(WEIGHTS), reversed(rps), strict=True):
-            late += weight * each * model.late_share(each, replicas)
-            if late > allowed:
-                return False
-        return True
+        return _late_rps(model, rps, home, replicas) <= allowed
 
     if suffice(0):
         return 0
@@ -216,3 +260,23 @@ def _fewest(model: ReplicaModel, rps: Sequence[float], offered: Sequence[float],
         else:
             low = middle
     return high
+
+
+def _worthwhile(
+    model: ReplicaModel,
+    rps: Sequence[float],
+    home: Sequence[float],
+    miss_usd: float,
+    usd_per_s: float,
+    most: int,
+) -> int:
+    """Replicas for which they and what they leave late cost the least together."""
+    best, least_usd_per_s = 0, float("inf")
+    for replicas in range(most + 1):
+        late_usd_per_s = miss_usd * _late_rps(model, rps, home, replicas)
+        if replicas * usd_per_s + late_usd_per_s < least_usd_per_s:
+            best, least_usd_per_s = replicas, replicas * usd_per_s + late_usd_per_s
+        if late_usd_per_s < usd_per_s:
+            # None more can avert what it costs.
+            break
+    return best
