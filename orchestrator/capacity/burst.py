@@ -40,9 +40,9 @@ class BurstSignals:
     """Burst pools that have a replica which takes requests."""
     override: Override | None = None
     """Somebody's word that holds now."""
-    needed: Mapping[str, int | None] = field(default_factory=dict)
-    """Replicas for what home will not carry of the load that is forecast, by burst pool; None where
-    no forecast is made."""
+    needed: int | None = None
+    """Replicas for what home will not carry of the load that is forecast; None where no forecast is
+    made."""
 
 
 def step(workload: Workload, state: BurstState, signals: BurstSignals, now_s: float) -> BurstState:
@@ -71,9 +71,9 @@ def trigger(spec: Burst, signals: BurstSignals, now_s: float) -> str | None:
         queue = signals.waiting / signals.home_replicas
         if queue > spec.queue_per_replica:
             return f"{queue:.0f} requests wait per home replica, above {spec.queue_per_replica:g}"
-    needed = min((n for n in signals.needed.values() if n is not None), default=0)
-    if needed:
-        return f"the load that is forecast needs {needed} more than home has"
+    if signals.needed:
+        more = f"{signals.needed} replica{'s' if signals.needed > 1 else ''}"
+        return f"the load that is forecast needs {more} more than home has"
     for schedule in spec.schedule:
         if in_hours(schedule, now_s):
             return f"the schedule says so until {schedule.end:%H:%M} {schedule.timezone}"
@@ -236,7 +236,7 @@ def _is_calm(spec: Burst, signals: BurstSignals, now_s: float) -> bool:
     # With home replicas lost there is no capacity to come back to.
     if not signals.home_slots or trigger(spec, signals, now_s) is not None:
         return False
-    if any(needed is not None for needed in signals.needed.values()):
+    if signals.needed is not None:
         return True
     return signals.demand <= spec.release_utilization * signals.home_slots
 

@@ -156,7 +156,9 @@ def _bursts(
             signals,
             unavailable=_unavailable(catalogue, observation, workload.name, provisions, now_s),
             override=override if override is not None and override.holds(now_s) else None,
-            needed=_needed(catalogue, sizing, workload.name, workload.burst),
+            needed=_needed(
+                catalogue, sizing, workload.name, before.pool or workload.burst.pools[0]
+            ),
         )
         state = step(workload, before, signals, now_s)
         limit_s = catalogue.configuration.controller.drain_timeout_s
@@ -172,14 +174,9 @@ def _bursts(
     return after
 
 
-def _needed(
-    catalogue: Catalogue, sizing: Sizing, workload: str, burst: Burst
-) -> dict[str, int | None]:
-    found = {}
-    for pool in burst.pools:
-        candidate = catalogue.burst_candidate(workload, pool)
-        found[pool] = sizing.rented_replicas([workload], candidate) if candidate else None
-    return found
+def _needed(catalogue: Catalogue, sizing: Sizing, workload: str, pool: str) -> int | None:
+    candidate = catalogue.burst_candidate(workload, pool)
+    return sizing.rented_replicas([workload], candidate) if candidate else None
 
 
 def _wanted(

@@ -22,6 +22,7 @@ PLANNED_LATE = 0.7 * (1 - ATTAINMENT)
 """The rest of what may be late is for what no forecast knows."""
 RETURN_SHARE = 0.9
 """Of home: a burst ends when the load fits into it."""
+NONE_LATE = 1e-5
 CLEAR_S = 60.0
 """In which what has piled up is worked off."""
 WEIGHTS: tuple[float, ...] = tuple(SHARES.tolist())
@@ -72,19 +73,24 @@ class _Place:
     claims: dict[str, list[float]] = field(default_factory=dict)
     """By workload, requests a second for each share."""
     mix: _Mix = field(default_factory=_Mix)
+    _model: ReplicaModel | None = None
 
-    @property
-    def rps(self) -> list[float]:
-        return [sum(each) for each in zip(*self.claims.values(), strict=True)]
+    def model(self) -> ReplicaModel:
+        if self._model is None:
+            self._model = self.mix.model(self.candidate)
+        return self._model
 
-    def left(self, workloads: Collection[str]) -> list[float]:
-        """Replicas that others leave to these, for each share."""
-        work_s = self.mix.model(self.candidate).work_s
-        taken = [0.0] * len(WEIGHTS)
+    def add(self, forecast: Forecast, slo: Slo) -> None:
+        self.mix.add(forecast, slo)
+        self._model = None
+
+    def rps(self, without: Collection[str] = ()) -> list[float]:
+        """Of all claims but those of some workloads."""
+        total = [0.0] * len(WEIGHTS)
         for name, claim in self.claims.items():
-            if name not in workloads:
-                taken = [a + b for a, b in zip(taken, claim, strict=True)]
-        return [max(self.most - rps * work_s, 0.0) for rps in taken]
+            if name not in without:
+                total = [a + b for a, b in zip(total, claim, strict=True)]
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,8 @@ class _Demand:
     """For each share, with what has piled up."""
     slo: Slo
     home: tuple[Candidate, ...]
+    fits: bool
+    """Whether home carries all of it."""
 
 
 class Sizing:
@@ -117,6 +125,7 @@ class Sizing:
         self._limits, self._bursting = limits, bursting
         self._places: dict[str, _Place] = {}
         self._backlogs: set[str] = set()
+        self._usd: dict[str, tuple[float, str]] = {}
         self._demands: dict[str, _Demand] = {}
         self._unknown: set[str] = set()
         """Endpoints that also serve somebody of whom too little is known."""
@@ -128,14 +137,17 @@ class Sizing:
                 self._fill(workload, forecast, home)
 
     def home_replicas(self) -> dict[str, int]:
-        """By endpoint, what is needed of the owned."""
+        """By endpoint, what is needed of the owned where their number is not fixed."""
         found = {}
         for endpoint, place in self._places.items():
-            if endpoint not in self._unknown:
-                model, rps = place.mix.model(place.candidate), place.rps
-                nothing = [0.0] * len(WEIGHTS)
-                found[endpoint] = _fewest(model, rps, nothing, place.most)
+            pool = place.candidate.pool
+            if endpoint not in self._unknown and pool.min_replicas < pool.max_replicas:
+                found[endpoint] = self._needed_at(place) if place.claims else 0
         return found
+
+    def _needed_at(self, place: _Place) -> int:
+        nothing = [0.0] * len(WEIGHTS)
+        return _fewest(place.model(), place.rps(), nothing, place.most)
 
     def rented_replicas(self, workloads: Sequence[str], candidate: Candidate) -> int | None:
         """Of one endpoint, beside what all these workloads have at home. None where it is not
@@ -143,50 +155,72 @@ class Sizing:
         demands = [self._demands[w] for w in workloads if w in self._demands]
         if candidate.performance is None or len(demands) < len(workloads):
             return None
+        bursting = any(w in self._bursting for w in workloads)
+        if not bursting and all(demand.fits for demand in demands):
+            return 0
         state = self._endpoints.get(candidate.endpoint, UNKNOWN)
         rps, mix = [(state.waiting + state.queued) / CLEAR_S] * len(WEIGHTS), _Mix()
         for demand in demands:
             mix.add(demand.forecast, demand.slo)
             rps = [a + b for a, b in zip(rps, demand.rps, strict=True)]
         model = mix.model(candidate)
-        home = self._home(workloads, demands, model.work_s)
+        home = self._home(workloads, demands, mix, model.work_s)
         limit = self._limits.get(candidate.endpoint, candidate.pool.max_replicas)
         usd_per_s = self._usd_per_s(candidate)
         if mix.miss_usd is None or usd_per_s is None:
             needed = _fewest(model, rps, home, limit)
         else:
             needed = _worthwhile(model, rps, home, mix.miss_usd, usd_per_s, limit)
-        if not needed and any(w in self._bursting for w in workloads):
+        if not needed and bursting:
             part = [RETURN_SHARE * replicas for replicas in home]
             needed = min(_fewest(model, rps, part, limit), 1)
         return needed
 
     def _home(
-        self, workloads: Collection[str], demands: Iterable[_Demand], work_s: float
+        self, workloads: Collection[str], demands: Iterable[_Demand], mix: _Mix, work_s: float
     ) -> list[float]:
-        """What they have at home, in replicas that take so long for a request."""
+        """What others leave them at home, in replicas that take so long for a request."""
         total = [0.0] * len(WEIGHTS)
-        for endpoint in {c.endpoint: None for demand in demands for c in demand.home}:
-            place = self._places[endpoint]
-            speed = work_s / place.mix.model(place.candidate).work_s
-            left = place.left(workloads)
-            total = [a + b * speed for a, b in zip(total, left, strict=True)]
+        own_s: dict[int, float] = {}
+        for candidate in {c.endpoint: c for demand in demands for c in demand.home}.values():
+            place, speed = self._place(candidate), id(candidate.performance)
+            if speed not in own_s:
+                own_s[speed] = mix.model(candidate).work_s
+            ratio = work_s / own_s[speed]
+            if place.claims.keys() <= set(workloads):
+                total = [each + place.most * ratio for each in total]
+                continue
+            others_s = place.model().work_s
+            for share, rps in enumerate(place.rps(without=workloads)):
+                total[share] += max(place.most - rps * others_s, 0.0) * ratio
         return total
 
     def _fill(self, workload: Workload, forecast: Forecast, home: tuple[Candidate, ...]) -> None:
         backlog_rps = self._backlog_rps(workload, home)
-        left = [rps + backlog_rps for rps in forecast.rps]
-        self._demands[workload.name] = _Demand(forecast, tuple(left), workload.slo, home)
-        for candidate in sorted(home, key=self._usd):
+        left = rps = [rps + backlog_rps for rps in forecast.rps]
+        for candidate in sorted(home, key=self._by_usd):
             place = self._place(candidate)
-            place.mix.add(forecast, workload.slo)
-            most = place.mix.model(candidate).most_rps(place.most, PLANNED_LATE)
-            before = place.rps if place.claims else [0.0] * len(WEIGHTS)
+            if not any(left):
+                continue
+            place.add(forecast, workload.slo)
+            before = place.rps()
+            most = self._most(place, max(map(sum, zip(left, before, strict=True))))
             taken = [
-                min(rps, max(most - others, 0.0)) for rps, others in zip(left, before, strict=True)
+                min(each, max(most - others, 0.0))
+                for each, others in zip(left, before, strict=True)
             ]
             place.claims[workload.name] = taken
-            left = [rps - got for rps, got in zip(left, taken, strict=True)]
+            left = [each - got for each, got in zip(left, taken, strict=True)]
+        self._demands[workload.name] = _Demand(
+            forecast, tuple(rps), workload.slo, home, not any(left)
+        )
+
+    def _most(self, place: _Place, wanted_rps: float) -> float:
+        """Requests a second that it carries, or all that are wanted of it."""
+        model = place.model()
+        if model.late_share(wanted_rps, place.most) <= PLANNED_LATE:
+            return wanted_rps
+        return model.most_rps(place.most, PLANNED_LATE)
 
     def _backlog_rps(self, workload: Workload, home: Iterable[Candidate]) -> float:
         """What waits at home goes to the first who may leave it."""
@@ -214,13 +248,15 @@ class Sizing:
             return None
         return quote.usd_per_gpu_hour * candidate.pool.gpus_per_replica / 3600
 
-    def _usd(self, candidate: Candidate) -> tuple[float, str]:
+    def _by_usd(self, candidate: Candidate) -> tuple[float, str]:
         """What its work costs, for an order of places."""
-        usd_per_s, performance = self._usd_per_s(candidate), candidate.performance
-        assert performance is not None
-        if usd_per_s is None:
-            return float("inf"), candidate.endpoint
-        return usd_per_s / performance.decode_tokens_per_s, candidate.endpoint
+        known = self._usd.get(candidate.endpoint)
+        if known is None:
+            usd_per_s, performance = self._usd_per_s(candidate), candidate.performance
+            assert performance is not None
+            usd = float("inf") if usd_per_s is None else usd_per_s / performance.decode_tokens_per_s
+            known = self._usd[candidate.endpoint] = usd, candidate.endpoint
+        return known
 
 
 def _claim(workload: Workload) -> tuple[bool, int, str]:
@@ -245,7 +281,16 @@ def _fewest(model: ReplicaModel, rps: Sequence[float], home: Sequence[float], mo
     allowed = PLANNED_LATE * _mean(rps)
 
     def suffice(replicas: int) -> bool:
-        return _late_rps(model, rps, home, replicas) <= allowed
+        late = 0.0
+        for share in reversed(range(len(WEIGHTS))):
+            share_late = model.late_share(rps[share], replicas + home[share])
+            late += WEIGHTS[share] * rps[share] * share_late
+            if late > allowed:
+                return False
+            if share_late < NONE_LATE:
+                # Lower rates are less late.
+                break
+        return True
 
     if suffice(0):
         return 0
