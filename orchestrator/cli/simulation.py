@@ -41,8 +41,10 @@ class Inputs:
         return max((float(b.arrival_s[-1]) for b in self.blocks if len(b.arrival_s)), default=0.0)
 
 
-def run(inputs: Inputs, policy: str) -> Simulated:
-    """By the policy's name. Raises SeriesError, UnknownSpeed."""
+def run(inputs: Inputs, policy: str, name: str = "") -> Simulated:
+    """`policy`: by its name, under which it is shown where it has no other one. Raises SeriesError,
+    UnknownSpeed."""
+    shown = name or policy
     prices = Prices(inputs.catalogue.configuration, inputs.prices, inputs.epoch_s)
     setting = Setting(
         inputs.catalogue,
@@ -54,7 +56,7 @@ def run(inputs: Inputs, policy: str) -> Simulated:
     )
     makes = {"planner": Planner, **BASELINES}[policy]
     began_s, shown_s = time.perf_counter(), 0.0
-    with progress(policy, inputs.end_s) as step:
+    with progress(shown, inputs.end_s) as step:
 
         def advance(now_s: float) -> None:
             nonlocal shown_s
@@ -62,7 +64,7 @@ def run(inputs: Inputs, policy: str) -> Simulated:
             shown_s = now_s
 
         tally = simulate(setting, inputs.blocks, makes(inputs.catalogue), advance)
-    return Simulated(policy, tally, time.perf_counter() - began_s)
+    return Simulated(shown, tally, time.perf_counter() - began_s)
 
 
 def show(report: dict[str, Any]) -> None:
@@ -71,7 +73,18 @@ def show(report: dict[str, Any]) -> None:
     _print(_table(summary.policies(policies)))
     if len(policies) == 1:
         _print(_table(summary.workloads(policies[0])))
-    for warning in summary.warnings(policies):
+    _warn(policies)
+
+
+def show_change(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Two reports on one trace, side by side."""
+    _print(_table(summary.policies([before, after], "rules")))
+    _print(_table(summary.changes(before, after)))
+    _warn([before, after])
+
+
+def _warn(reports: list[dict[str, Any]]) -> None:
+    for warning in summary.warnings(reports):
         out.print(warning, style="yellow", highlight=False, soft_wrap=True)
 
 
