@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.cli.arrivals import arrivals, read_mix
+from orchestrator.cli.arrivals import arrivals, generating
 from orchestrator.cli.simulate import PLANNER, START, moment_of
 from orchestrator.cli.simulation import Inputs, run
 from orchestrator.policy.catalogue import Catalogue
@@ -34,16 +34,18 @@ def foresee(
     pools = {**before.pools, **after.pools}
     series = read_series(prices, "usd_per_gpu_hour", pools) if prices else {}
     names = list(dict.fromkeys([*before.workloads, *after.workloads]))
+    mix = {n: 1.0 for side in (before, after) for n in generating(side.configuration)}
+    if not mix:
+        raise NotForeseen("no workload asks for text, and nothing else is simulated")
+    blocks = list(arrivals(trace, names, mix, SEED))
     found = {}
     try:
-        mix = {**read_mix("", before.configuration), **read_mix("", after.configuration)}
-        blocks = list(arrivals(trace, names, mix, SEED))
         for side, catalogue in (("before", before), ("after", after)):
             mine = list(_known(blocks, names, catalogue))
             inputs = Inputs(catalogue, mine, series, {}, start.timestamp(), TICK_S, SEED)
             about = {"trace": str(trace), "start": start.isoformat(), "seed": SEED}
             found[side] = report_of([run(inputs, PLANNER, side)], about)
-    except (UnknownSpeed, SeriesError, ValueError) as error:
+    except (UnknownSpeed, SeriesError) as error:
         raise NotForeseen(str(error)) from None
     return found
 

@@ -16,10 +16,10 @@ class Summary:
     rows: list[tuple[str, ...]]
 
 
-def policies(reports: Sequence[dict[str, Any]], of: str = "policy") -> Summary:
-    """`of`: what tells them apart."""
+def policies(reports: Sequence[dict[str, Any]], differing: str = "policy") -> Summary:
+    """`differing`: what tells them apart."""
     head = (
-        *(of, "USD", "on-prem", "cloud", "in SLO", "shed", "kept on-prem", "bursts"),
+        *(differing, "USD", "on-prem", "cloud", "in SLO", "shed", "kept on-prem", "bursts"),
         *("rev. / h", "GPU hours", "idle", "viola\N{SOFT HYPHEN}tions"),
     )
     return Summary(head, [_policy(of) for of in reports])
