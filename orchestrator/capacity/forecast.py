@@ -44,7 +44,7 @@ MIDDLES = np.cumsum(SHARES) - SHARES / 2
 DEVIATIONS = np.array([NormalDist().inv_cdf(middle) for middle in MIDDLES])
 UNMEASURED_SPREAD = 0.2
 """Of a ratio's logarithm, until there are some."""
-LEARNED = ("usual", "prompt", "output", "spread", "seen", "measured", "shape")
+LEARNED = ("usual", "prompt", "output", "spread", "prompt_spread", "seen", "measured", "shape")
 DEFAULT_PROMPT_TOKENS, DEFAULT_OUTPUT_TOKENS = 512.0, 128.0
 
 
@@ -56,8 +56,10 @@ class Forecast(NamedTuple):
     prompt_tokens: float
     """Mean of a request; so is the next."""
     output_tokens: float
-    variation: float
-    """Variance of the counts of arrivals over their mean."""
+    variation: float = 1.0
+    """Of arrivals: the variance of their counts over the mean, 1 for a Poisson process."""
+    prompt_variation: float = 2.0
+    """The same of their prompt tokens, in ordinary prompts: with that of their lengths."""
 
 
 def forecaster_of(catalogue: Catalogue) -> "Forecaster":
@@ -73,7 +75,7 @@ def forecaster_of(catalogue: Catalogue) -> "Forecaster":
 
 def at_rate(rps: float, prompt_tokens: float, output_tokens: float) -> Forecast:
     """One that is certain."""
-    return Forecast((rps,) * len(SHARES), prompt_tokens, output_tokens, 1.0)
+    return Forecast((rps,) * len(SHARES), prompt_tokens, output_tokens)
 
 
 @dataclass
@@ -99,7 +101,7 @@ class Forecaster:
         self._level, self._usual = np.zeros(size), np.zeros(size)
         self._prompt = np.full(size, DEFAULT_PROMPT_TOKENS)
         self._output = np.full(size, DEFAULT_OUTPUT_TOKENS)
-        self._spread = np.ones(size)
+        self._spread, self._prompt_spread = np.ones(size), np.full(size, 2.0)
         self._steps = 0
         self._seen = np.zeros(size)
         """Steps by which what is usual is known."""
@@ -159,8 +161,14 @@ class Forecaster:
         weight = max(1 - np.exp(-passed_s / LEVEL_S), 1 / (self._steps + 1))
         off = requests - self._level * passed_s
         apart = off**2 / np.maximum(self._level * passed_s, 1.0)
+        usual_prompt = self._prompt * self._level * passed_s
+        prompts_apart = (prompt - usual_prompt) ** 2 / np.maximum(
+            usual_prompt * self._prompt, self._prompt**2
+        )
         if self._steps >= WINDOW_STEPS:
-            _approach(self._spread, apart, self._level > 0, passed_s / TOKENS_S)
+            known, share = self._level > 0, passed_s / TOKENS_S
+            _approach(self._spread, apart, known, share)
+            _approach(self._prompt_spread, prompts_apart, known, share)
         self._level += weight * (rate - self._level)
         self._seen += 1
         usual_weight = np.maximum(1 - np.exp(-passed_s / USUAL_S), 1 / self._seen)
@@ -236,6 +244,7 @@ class Forecaster:
                 float(self._prompt[number]),
                 float(self._output[number]),
                 max(float(self._spread[number]), 1.0),
+                max(float(self._prompt_spread[number]), 1.0),
             )
 
 

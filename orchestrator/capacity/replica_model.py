@@ -27,9 +27,8 @@ CHUNK_TOKENS = 2048.0
 """Of prompts in one step, vLLM's `max_num_batched_tokens`."""
 ITL_MARGIN = 0.9
 """Of the objective: what the mean may take of it, as single requests lie around it."""
-PROMPT_VARIATION = 1.5
 ANSWER_VARIATION = 1.0
-"""Squared coefficients of variation of what requests take of a server."""
+"""Squared coefficient of variation of the time that requests hold a slot."""
 
 
 LASTS_S = 30.0
@@ -44,7 +43,8 @@ class Typical:
     """Mean; so is the next."""
     output_tokens: float
     variation: float = 1.0
-    """Of arrivals: the variance of their counts over the mean, 1 for a Poisson process."""
+    """As of a Forecast; so is the next."""
+    prompt_variation: float = 2.0
 
 
 class ReplicaModel:
@@ -106,13 +106,17 @@ class ReplicaModel:
             return 1.0
         late = 0.0
         for servers, service_s, variation in (
-            (replicas, self._reading_s, PROMPT_VARIATION),
-            (replicas * self.batch, self._slot_s, ANSWER_VARIATION),
+            (replicas, self._reading_s, self._typical.prompt_variation),
+            (
+                replicas * self.batch,
+                self._slot_s,
+                self._typical.variation + ANSWER_VARIATION,
+            ),
         ):
             busy = rps * service_s / servers
             if busy > 0:
                 all_taken = min(busy, 1.0) ** (sqrt(2 * (servers + 1)) - 1)
-                spread = (self._typical.variation + variation) * service_s / servers
+                spread = variation * service_s / servers
                 late += all_taken * _beyond(self._spare_s, busy - 1, spread)
         return min(late, 1.0)
 

@@ -38,6 +38,7 @@ class _Mix:
     """By second; so is the next."""
     output_tokens: float = 0.0
     variation: float = 1.0
+    prompt_variation: float = 1.0
     ttft_s: float = float("inf")
     itl_s: float | None = None
     """The strictest objectives of them."""
@@ -50,6 +51,7 @@ class _Mix:
         self.prompt_tokens += rps * forecast.prompt_tokens
         self.output_tokens += rps * forecast.output_tokens
         self.variation = max(self.variation, forecast.variation)
+        self.prompt_variation = max(self.prompt_variation, forecast.prompt_variation)
         if self.miss_usd is not None:
             self.miss_usd = None if slo.miss_usd is None else max(self.miss_usd, slo.miss_usd)
         self.ttft_s = min(self.ttft_s, slo.ttft_p95_s)
@@ -58,7 +60,10 @@ class _Mix:
 
     def model(self, candidate: Candidate) -> ReplicaModel:
         typical = Typical(
-            self.prompt_tokens / self.rps, self.output_tokens / self.rps, self.variation
+            self.prompt_tokens / self.rps,
+            self.output_tokens / self.rps,
+            self.variation,
+            self.prompt_variation,
         )
         return ReplicaModel(candidate, typical, Slo(ttft_p95_s=self.ttft_s, itl_p95_s=self.itl_s))
 
