@@ -51,6 +51,7 @@ def _column(candidate: Candidate, snapshot: Snapshot, gateway_id: str) -> tuple[
     state = snapshot.endpoints.get(candidate.endpoint, UNKNOWN)
     slots = max(1, state.ready_replicas * candidate.variant.max_num_seqs)
     quote = snapshot.quotes.get(candidate.pool.name)
+    slot_s = DEFAULT_SLOT_S if state.slot_s is None else state.slot_s
     others = [n for gateway, n in state.inflight.items() if gateway != gateway_id]
     # A gateway that others leave no room takes its part all the same, and they give way to it.
     part = ceil(room(slots) / (len(others) + 1)) if gateway_id else 0
@@ -61,7 +62,18 @@ def _column(candidate: Candidate, snapshot: Snapshot, gateway_id: str) -> tuple[
         slots,
         max(room(slots), sum(others) + part),
         sum(others) + 1,
-        (DEFAULT_SLOT_S if state.slot_s is None else state.slot_s) / slots,
+        slot_s / slots,
+        _reading_s(candidate, snapshot, slot_s) / max(1, state.ready_replicas),
         0.0 if candidate.pool.price.tokens else per_hour,
         float("nan") if per_million is None else per_million,
     )
+
+
+def _reading_s(candidate: Candidate, snapshot: Snapshot, slot_s: float) -> float:
+    """How long a replica will still read for each request that it has: an ordinary prompt, by the
+    chance that it is not read yet."""
+    tokens = snapshot.prompt_tokens.get(candidate.model.name)
+    if tokens is None or candidate.performance is None:
+        return 0.0
+    read_s = tokens / candidate.performance.prefill_tokens_per_s
+    return read_s * read_s / (read_s + slot_s)

@@ -49,6 +49,7 @@ class Decider:
                 quote = snapshot.quotes.get(candidate.pool.name)
                 seen.append(
                     (
+                        snapshot.prompt_tokens.get(candidate.model.name),
                         state.ready_replicas,
                         state.slot_s,
                         quote

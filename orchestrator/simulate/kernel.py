@@ -413,6 +413,7 @@ def _arrive(
     request.prompt_tokens, request.output_tokens = prompt_tokens, output_tokens
     request.first_token_s, request.answered = np.nan, 0.0
     g.arrived += 1
+    g.arrived_tokens += prompt_tokens
     if g.first == NOBODY:
         # By this nobody else can be served.
         g.refused, moment.look = 0, 1

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from orchestrator.capacity.load import Load, Prompts
 from orchestrator.capacity.planner import Observation, Plan
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.arrays import Floats, Ints
@@ -75,6 +76,8 @@ class _Run:
         self._version = 0
         self._told: tuple[object, ...] = ()
         self._states: dict[str, EndpointState] = {}
+        self._counted = np.zeros((4, len(self._model.workloads)))
+        self._prompts = Prompts(catalogue)
         self.tally = Tally(self._model, policy.name, setting.tick_s)
 
     def run(self, blocks: Iterator[Arrivals], on_progress: Callable[[float], None]) -> Tally:
@@ -154,7 +157,21 @@ class _Run:
             oldest_snapshot=self._version - 1,
             standing=standing,
             progress=capacity.progress(),
+            load=self._load(),
         )
+
+    def _load(self) -> dict[str, Load]:
+        """Since the last tick."""
+        groups = self._model.state.groups
+        counted = np.array([groups[name] for name in ("arrived", "arrived_tokens", "served")])
+        counted = np.vstack([counted, groups["output_tokens"]])
+        since, self._counted = counted - self._counted, counted
+        load = {
+            workload.name: Load(*map(int, since[:, number]))
+            for number, workload in enumerate(self._model.workloads)
+        }
+        self._prompts.add(load)
+        return load
 
     def _queued(self) -> list[int]:
         """Requests that wait in the gateway, each at the first place of its home."""
@@ -177,10 +194,12 @@ class _Run:
             serving = int(ready[candidate.number])
             if state.ready_replicas != serving:
                 states[candidate.endpoint] = state.model_copy(update={"ready_replicas": serving})
+        prompts = self._prompts.means()
         told = (
             tuple((s.ready_replicas, s.slot_s) for s in states.values()),
             tuple((s.phase, s.pool) for s in planned.bursts.values()),
             tuple(quotes.values()),
+            tuple(prompts.values()),
             tuple(left > 0 for left in budget_left.values()),
         )
         if told == self._told:
@@ -194,6 +213,7 @@ class _Run:
                 endpoints=states,
                 quotes=quotes,
                 bursts=planned.bursts,
+                prompt_tokens=prompts,
                 budget_left_usd=budget_left,
             )
         )

@@ -81,6 +81,7 @@ GROUP = np.dtype(
         ("tokens", "f8"),  # sent, for fairness
         ("refused", "i8"),  # whether its first request is known not to be served yet
         ("arrived", "i8"),
+        ("arrived_tokens", "f8"),  # of their prompts
         ("served", "i8"),
         ("in_slo", "i8"),
         ("shed", "i8"),
