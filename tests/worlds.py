@@ -130,7 +130,6 @@ def roomy(
     *,
     home: int = 2,
     cloud: int = 20,
-    home_at_least: int = 1,
     assistant: Mapping[str, Any] | None = None,
     records: Mapping[str, Any] | None = None,
     more: Sequence[Mapping[str, Any]] = (),
@@ -138,8 +137,8 @@ def roomy(
     """The timed world with so many replicas, and with workloads changed. `more`: workloads that are
     the assistant but for this."""
     raw: dict[str, Any] = timed().configuration.model_dump(mode="json")
-    raw["pools"][0] |= {"min_replicas": home_at_least, "max_replicas": home}
-    raw["pools"][1] |= {"max_replicas": cloud}
+    raw["pools"][0]["max_replicas"] = home
+    raw["pools"][1]["max_replicas"] = cloud
     raw["workloads"] += [{**raw["workloads"][0], **changed} for changed in more]
     raw["workloads"][0] |= assistant or {}
     raw["workloads"][1] |= records or {}
