@@ -71,7 +71,8 @@ def trigger(spec: Burst, signals: BurstSignals, now_s: float) -> str | None:
         queue = signals.waiting / signals.home_replicas
         if queue > spec.queue_per_replica:
             return f"{queue:.0f} requests wait per home replica, above {spec.queue_per_replica:g}"
-    needed = min((n for n in signals.needed.values() if n is not None), default=0)
+    # A pool that has nothing, or is not worth its price, does not speak for the others.
+    needed = min((n for n in signals.needed.values() if n), default=0)
     if needed:
         return f"the load that is forecast needs {needed} more than home has"
     for schedule in spec.schedule:

@@ -34,11 +34,15 @@ def forecast(outlook: Outlook, now_s: float) -> Forecast:
     return outlook.observe(LOAD, now_s + 2 * STEP_S)["assistant"]
 
 
+def is_there(path: Path) -> bool:
+    return path.exists()
+
+
 async def write(outlook: Outlook, now_s: float, path: Path) -> None:
     """Waits for the file. (It is written beside the loop.)"""
     outlook.write_when_due(now_s)
     async with asyncio.timeout(5):
-        while not path.exists():
+        while not is_there(path):
             await asyncio.sleep(0.001)
 
 
