@@ -141,12 +141,18 @@ class Forecaster:
 
     def learn(self, workloads: Sequence[str], learned: Mapping[str, Floats]) -> None:
         """Takes over what one before knew of the same workloads. Raises ValueError where it does
-        not fit."""
+        not fit, and then takes nothing."""
         numbers = {name: number for number, name in enumerate(workloads)}
-        for name in LEARNED:
-            own, given = getattr(self, f"_{name}"), np.asarray(learned[name], float)
+        taken = {name: np.asarray(learned[name], float) for name in LEARNED}
+        for name, given in taken.items():
+            own = getattr(self, f"_{name}")
             if given.shape != (len(workloads), *own.shape[1:]):
                 raise ValueError(f"{name} has shape {given.shape}")
+            known = given[~np.isnan(given)] if name == "shape" else given
+            if not (np.isfinite(known) & (known >= 0)).all():
+                raise ValueError(f"{name} has values that are no rates, lengths or counts")
+        for name, given in taken.items():
+            own = getattr(self, f"_{name}")
             for number, workload in enumerate(self.workloads):
                 if workload in numbers:
                     own[number] = given[numbers[workload]]
