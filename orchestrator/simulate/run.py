@@ -96,15 +96,17 @@ class _Run:
         model = self._model
         source.fill(until_s)
         while True:
-            source.position, why, group, key = kernel.advance(
-                model.state, model.decisions, *source.block, source.position, until_s
+            source.position, why = kernel.advance(
+                model.state, model.scores, *source.block, source.position, until_s
             )
             if why == kernel.DONE:
                 return
             if why == kernel.UNDECIDED:
-                self._decider.decide(group, key)
-            else:
+                self._decider.answer()
+            elif why == kernel.FULL:
                 model.more_requests()
+            else:
+                raise self._decider.unknown_speed()
 
     def _at_work(self) -> bool:
         state = self._model.state
@@ -121,6 +123,8 @@ class _Run:
         planned = self._policy.plan(seen, self._version, setting.epoch_s + now_s)
         capacity.order(planned.targets, now_s)
         self._tell(planned, quotes, budget_left, now_s)
+        for number in self._model.lost():
+            kernel.go_on(self._model.state, number, self._decider.elsewhere(number))
         self.tally.tick(now_s, capacity, planned.bursts, quotes)
 
     def _observe(self, quotes: dict[str, Quote], budget_left: dict[str, float]) -> Observation:
@@ -133,7 +137,8 @@ class _Run:
         for candidate in model.candidates:
             number, endpoint = candidate.number, candidate.endpoint
             ttft = self._window.ttft(number)
-            states[endpoint] = EndpointState(
+            # It is what it says it is: nothing of it has to be checked.
+            states[endpoint] = EndpointState.model_construct(
                 ready_replicas=int(ready[number]),
                 running=int(running[number]),
                 waiting=int(waiting[number]),
@@ -285,9 +290,11 @@ class _Window:
     def ttft(self, number: int) -> Ints:
         """With those who wait in the gateway for this endpoint first: at least for so long."""
         state = self._model.state
+        histogram: Ints = self._ttft[number]
+        if not state.moment["waiting"][0]:
+            return histogram
         is_first = self._model.first_home == number
         waiting = np.flatnonzero((state.groups["waiting"] > 0) & is_first)
-        histogram: Ints = self._ttft[number]
         if len(waiting):
             histogram = histogram.copy()
             for group in waiting:
