@@ -1,6 +1,6 @@
 """The burst state machine of one workload: `home → bursting → draining → home`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -40,6 +40,9 @@ class BurstSignals:
     """Burst pools that have a replica which takes requests."""
     override: Override | None = None
     """Somebody's word that holds now."""
+    needed: int | None = None
+    """Replicas for what home will not carry of the load that is forecast; None where no forecast is
+    made."""
 
 
 def step(workload: Workload, state: BurstState, signals: BurstSignals, now_s: float) -> BurstState:
@@ -68,6 +71,9 @@ def trigger(spec: Burst, signals: BurstSignals, now_s: float) -> str | None:
         queue = signals.waiting / signals.home_replicas
         if queue > spec.queue_per_replica:
             return f"{queue:.0f} requests wait per home replica, above {spec.queue_per_replica:g}"
+    if signals.needed:
+        more = f"{signals.needed} replica{'s' if signals.needed > 1 else ''}"
+        return f"the load that is forecast needs {more} more than home has"
     for schedule in spec.schedule:
         if in_hours(schedule, now_s):
             return f"the schedule says so until {schedule.end:%H:%M} {schedule.timezone}"
@@ -98,8 +104,8 @@ def in_hours(schedule: Schedule, now_s: float) -> bool:
 def choose_pool(
     spec: Burst, ceiling: PriceCeiling, signals: BurstSignals, now_s: float
 ) -> tuple[str | None, str]:
-    """The cheapest pool with a fresh quote under the ceiling; else one that charges by the token;
-    else None and why not."""
+    """The pool with a fresh quote under the ceiling that does the work for the least, as far as
+    speeds are known; else one that charges by the token; else None and why not."""
     if signals.budget_left_usd is not None and signals.budget_left_usd <= 0:
         return None, "today's budget is spent"
     refusals, fresh = [], []
@@ -116,10 +122,20 @@ def choose_pool(
         elif dear is not None:
             refusals.append(dear)
         else:
-            fresh.append((quote.usd_per_gpu_hour if quote else float("inf"), pool))
+            fresh.append(pool)
     if fresh:
-        return min(fresh)[1], ""
+        return min(fresh, key=_by_price(fresh, signals)), ""
     return None, "; ".join(refusals)
+
+
+def _by_price(pools: Sequence[str], signals: BurstSignals) -> Callable[[str], tuple[float, str]]:
+    """By the hour where it is not known of all of them what they do in it. By the token is last."""
+    hourly = [pool for pool in pools if pool in signals.quotes]
+    usd = {pool: signals.quotes[pool].usd_per_gpu_hour for pool in hourly}
+    for_work = {pool: signals.usd_per_million_tokens.get(pool) for pool in hourly}
+    if None not in for_work.values():
+        usd = {pool: tokens for pool, tokens in for_work.items() if tokens is not None}
+    return lambda pool: (usd.get(pool, float("inf")), pool)
 
 
 def _above_ceiling(pool: str, ceiling: PriceCeiling, signals: BurstSignals) -> Iterator[str]:
@@ -202,13 +218,7 @@ def _while_bursting(
             return _drain(state, f"forced by hand to pool '{signals.override.pool}'", now_s)
         return state.model_copy(update={"condition_since_s": None})
 
-    # With home replicas lost there is no capacity to come back to.
-    calm = (
-        signals.home_slots > 0
-        and signals.demand <= spec.release_utilization * signals.home_slots
-        and trigger(spec, signals, now_s) is None
-    )
-    if not calm:
+    if not _is_calm(spec, signals, now_s):
         return state.model_copy(update={"condition_since_s": None})
     held_since = now_s if state.condition_since_s is None else state.condition_since_s
     calm_s = now_s - held_since
@@ -220,6 +230,15 @@ def _while_bursting(
         f"{signals.home_slots} home slots",
         now_s,
     )
+
+
+def _is_calm(spec: Burst, signals: BurstSignals, now_s: float) -> bool:
+    # With home replicas lost there is no capacity to come back to.
+    if not signals.home_slots or trigger(spec, signals, now_s) is not None:
+        return False
+    if signals.needed is not None:
+        return True
+    return signals.demand <= spec.release_utilization * signals.home_slots
 
 
 def _drain(state: BurstState, reason: str, now_s: float) -> BurstState:

@@ -6,8 +6,12 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from orchestrator.capacity.burst import BurstSignals, step
+from orchestrator.capacity.forecast import Forecast
+from orchestrator.capacity.hold import Excess, kept
+from orchestrator.capacity.load import Load
 from orchestrator.capacity.override import Override
 from orchestrator.capacity.provision import NOTHING_ORDERED, Progress, Provision, follow_up
+from orchestrator.capacity.sizing import Sizing
 from orchestrator.config.spec import Burst
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
@@ -41,6 +45,10 @@ class Observation:
     """Endpoints with replicas whose engine does not say what it runs."""
     held: frozenset[str] = frozenset()
     """Pools that take no request, by somebody's word."""
+    load: Mapping[str, Load] = field(default_factory=dict)
+    """By workload; absent: nothing arrived and nothing ended."""
+    forecasts: Mapping[str, Forecast] = field(default_factory=dict)
+    """By workload, of those of which enough is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,8 @@ class Decided:
     provisions: Mapping[str, Provision] = field(default_factory=dict)
     overrides: Mapping[str, Override] = field(default_factory=dict)
     """By workload."""
+    excess: Mapping[str, Excess] = field(default_factory=dict)
+    """Of endpoints that have more than they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +76,69 @@ class Plan:
     """Why each target is what it is."""
     provisions: dict[str, Provision]
     """Of endpoints with something to remember."""
+    excess: dict[str, Excess] = field(default_factory=dict)
 
 
 def plan(catalogue: Catalogue, observation: Observation, decided: Decided, now_s: float) -> Plan:
     """The next burst states and replica targets."""
     provisions = _provisions(catalogue, observation, decided, now_s)
+    sizing = _sizing(catalogue, observation, decided, provisions, now_s)
+    after = _bursts(catalogue, observation, decided, provisions, sizing, now_s)
+    wanted, excess = _wanted(catalogue, observation, decided, after, sizing, now_s)
+    for endpoint, candidate in catalogue.candidates.items():
+        want = wanted[endpoint]
+        if endpoint in provisions and provisions[endpoint].given_up(now_s):
+            want.at_most(
+                max(_ready(observation, endpoint), candidate.pool.min_replicas),
+                f"given up: {provisions[endpoint].reason}",
+            )
+        # One replica of several leaves when its own streams have ended; the last one waits.
+        if (not want.replicas or not want.is_sized) and busy(observation, endpoint):
+            standing = observation.standing.get(endpoint, 0)
+            want.at_least(
+                max(decided.targets.get(endpoint, 0), standing), "requests are open there"
+            )
+        want.at_most(candidate.pool.max_replicas, "the pool has no more")
+    return Plan(
+        after,
+        {endpoint: want.replicas for endpoint, want in wanted.items()},
+        {endpoint: want.reason for endpoint, want in wanted.items()},
+        {e: p for e, p in provisions.items() if p != NOTHING_ORDERED},
+        excess,
+    )
+
+
+def _sizing(
+    catalogue: Catalogue,
+    observation: Observation,
+    decided: Decided,
+    provisions: Mapping[str, Provision],
+    now_s: float,
+) -> Sizing:
+    limits = {}
+    for endpoint, candidate in catalogue.candidates.items():
+        if candidate.pool.name in observation.held:
+            limits[endpoint] = 0
+        elif provisions[endpoint].given_up(now_s):
+            limits[endpoint] = _ready(observation, endpoint)
+    return Sizing(
+        catalogue,
+        observation.forecasts,
+        observation.endpoints,
+        observation.quotes,
+        limits,
+        {w for w, state in decided.bursts.items() if state.phase is BurstPhase.BURSTING},
+    )
+
+
+def _bursts(
+    catalogue: Catalogue,
+    observation: Observation,
+    decided: Decided,
+    provisions: Mapping[str, Provision],
+    sizing: Sizing,
+    now_s: float,
+) -> dict[str, BurstState]:
     after: dict[str, BurstState] = {}
     for workload in catalogue.configuration.workloads:
         if workload.burst is None:
@@ -88,6 +156,9 @@ def plan(catalogue: Catalogue, observation: Observation, decided: Decided, now_s
             signals,
             unavailable=_unavailable(catalogue, observation, workload.name, provisions, now_s),
             override=override if override is not None and override.holds(now_s) else None,
+            needed=_needed(
+                catalogue, sizing, workload.name, before.pool or workload.burst.pools[0]
+            ),
         )
         state = step(workload, before, signals, now_s)
         limit_s = catalogue.configuration.controller.drain_timeout_s
@@ -100,46 +171,71 @@ def plan(catalogue: Catalogue, observation: Observation, decided: Decided, now_s
             and not _released(catalogue, observation, name, before.pool)
         ):
             after[name] = before
+    return after
 
+
+def _needed(catalogue: Catalogue, sizing: Sizing, workload: str, pool: str) -> int | None:
+    candidate = catalogue.burst_candidate(workload, pool)
+    return sizing.rented_replicas([workload], candidate) if candidate else None
+
+
+def _wanted(
+    catalogue: Catalogue,
+    observation: Observation,
+    decided: Decided,
+    after: Mapping[str, BurstState],
+    sizing: Sizing,
+    now_s: float,
+) -> tuple[dict[str, "Wanted"], dict[str, Excess]]:
+    """What the pools should have, before what limits it."""
     wanted = {
         endpoint: Wanted(candidate.pool.min_replicas, "the pool's minimum")
         for endpoint, candidate in catalogue.candidates.items()
     }
+    excess: dict[str, Excess] = {}
+
+    def keep(candidate: Candidate, needed: int, reason: str) -> None:
+        endpoint = candidate.endpoint
+        target, left = kept(
+            decided.targets.get(endpoint, 0),
+            needed,
+            decided.excess.get(endpoint),
+            candidate.pool.provision_s,
+            now_s,
+        )
+        if left is not None:
+            excess[endpoint] = left
+        wanted[endpoint].is_sized = True
+        wanted[endpoint].at_least(target, reason)
+
+    for endpoint, replicas in sizing.home_replicas().items():
+        keep(catalogue.candidates[endpoint], replicas, "the load that is forecast")
+    bursting: dict[str, list[str]] = {}
     for name, state in after.items():
-        if state.phase is BurstPhase.BURSTING and state.pool is not None:
-            candidate = catalogue.burst_candidate(name, state.pool)
-            if candidate is None:
-                continue
-            needed = _replicas_needed(catalogue, observation, name, candidate)
-            # Growth only: what a burst has is given back by its drain, under no live stream.
-            held = decided.targets.get(candidate.endpoint, 0)
-            wanted[candidate.endpoint].at_least(max(needed, held), f"{name} bursts: {state.reason}")
-        elif state.phase is BurstPhase.DRAINING and state.pool is not None:
+        if state.pool is None:
+            continue
+        candidate = catalogue.burst_candidate(name, state.pool)
+        if state.phase is BurstPhase.BURSTING and candidate is not None:
+            bursting.setdefault(candidate.endpoint, []).append(name)
+        elif state.phase is BurstPhase.DRAINING:
             published = decided.draining_published.get(name)
-            told = published is not None and observation.oldest_snapshot >= published
-            for candidate in catalogue.by_pool[state.pool]:
-                if not told:
-                    held = decided.targets.get(candidate.endpoint, 0)
-                    wanted[candidate.endpoint].at_least(held, f"{name} drains: {state.reason}")
-    for endpoint, candidate in catalogue.candidates.items():
-        want = wanted[endpoint]
-        if endpoint in provisions and provisions[endpoint].given_up(now_s):
-            want.at_most(
-                max(_ready(observation, endpoint), candidate.pool.min_replicas),
-                f"given up: {provisions[endpoint].reason}",
-            )
-        if busy(observation, endpoint):
-            standing = observation.standing.get(endpoint, 0)
-            want.at_least(
-                max(decided.targets.get(endpoint, 0), standing), "requests are open there"
-            )
-        want.at_most(candidate.pool.max_replicas, "the pool has no more")
-    return Plan(
-        after,
-        {endpoint: want.replicas for endpoint, want in wanted.items()},
-        {endpoint: want.reason for endpoint, want in wanted.items()},
-        {e: p for e, p in provisions.items() if p != NOTHING_ORDERED},
-    )
+            if published is not None and observation.oldest_snapshot >= published:
+                continue
+            for left in catalogue.by_pool[state.pool]:
+                held = decided.targets.get(left.endpoint, 0)
+                wanted[left.endpoint].at_least(held, f"{name} drains: {state.reason}")
+    for endpoint, names in bursting.items():
+        candidate = catalogue.candidates[endpoint]
+        reason = "; ".join(f"{name} bursts: {after[name].reason}" for name in names)
+        needed = sizing.rented_replicas(names, candidate)
+        if needed is None:
+            # Growth only: what a burst has is given back by its drain, under no live stream.
+            held = decided.targets.get(endpoint, 0)
+            most = max(_replicas_needed(catalogue, observation, n, candidate) for n in names)
+            wanted[endpoint].at_least(max(most, held), reason)
+        else:
+            keep(candidate, max(needed, 1), reason)
+    return wanted, excess
 
 
 @dataclass(slots=True)
@@ -148,6 +244,8 @@ class Wanted:
 
     replicas: int
     reason: str
+    is_sized: bool = False
+    """Whether it goes by a forecast, down as well as up."""
 
     def at_least(self, replicas: int, reason: str) -> None:
         if replicas > self.replicas:

@@ -56,6 +56,7 @@ from orchestrator.cli import (  # noqa: E402
     plan,  # noqa: F401
     pools,  # noqa: F401
     prices,  # noqa: F401
+    profile,  # noqa: F401
     replay,  # noqa: F401
     schema,  # noqa: F401
     simulate,  # noqa: F401

@@ -40,6 +40,13 @@ def simulate(
             "are compared. Default: planner."
         ),
     ] = None,
+    bound: Annotated[
+        bool, typer.Option("--bound", help="Also the least that any policy can cost.")
+    ] = False,
+    attainment: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="The share of each workload in time that --bound is for."),
+    ] = 0.99,
     mix: Annotated[
         str, typer.Option(help="Shares by workload: 'assistant=3,records=1'. Default: equal.")
     ] = "",
@@ -61,7 +68,7 @@ def simulate(
     """
     # Slow to import: only who simulates waits for it.
     from orchestrator.cli.arrivals import arrivals, read_mix
-    from orchestrator.cli.simulation import Inputs, run, show
+    from orchestrator.cli.simulation import Inputs, bounded, run, show
     from orchestrator.policy.catalogue import Catalogue
     from orchestrator.simulate.decider import UnknownSpeed
     from orchestrator.simulate.page import page
@@ -83,10 +90,11 @@ def simulate(
             seed,
         )
         runs = [run(inputs, name) for name in _policies(policy or [PLANNER])]
+        least = bounded(inputs, attainment) if bound else None
     except (ConfigurationError, TraceError, SeriesError, UnknownSpeed, ValueError) as error:
         raise refuse(error, 2) from None
     about = {"trace": str(trace or "synthetic"), "start": moment.isoformat(), "seed": seed}
-    report = report_of(runs, about)
+    report = report_of(runs, about, least)
     directory = out_dir or state_directory() / "simulations" / time.strftime("%Y%m%dT%H%M%S")
     _write(directory, report, page(runs, report))
     if as_json:

@@ -1,5 +1,6 @@
 """`simulate-engine`: an engine for machines without GPUs."""
 
+import math
 from typing import Annotated
 
 import typer
@@ -16,6 +17,9 @@ def simulate_engine(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 9000,
     ttft_s: Annotated[float, typer.Option(min=0, help="Time to first token.")] = 0.05,
     itl_s: Annotated[float, typer.Option(min=0, help="Time between tokens.")] = 0.01,
+    prefill_tokens_per_s: Annotated[
+        float, typer.Option(min=1, help="Of a prompt, on top of --ttft-s. Default: all at once.")
+    ] = math.inf,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Size of the batch.")] = 8,
     max_model_len: Annotated[int, typer.Option(min=1, help="Context length.")] = 4096,
     fault: Annotated[
@@ -33,7 +37,7 @@ def simulate_engine(
         faults = [Fault.parse(text) for text in fault or []]
     except ValueError as error:
         raise refuse(f"--fault {error}", 2) from None
-    spec = EngineSpec(model, ttft_s, itl_s, max_num_seqs, max_model_len)
+    spec = EngineSpec(model, ttft_s, itl_s, max_num_seqs, max_model_len, prefill_tokens_per_s)
 
     async def application() -> web.Application:
         return SimulatedEngine(spec, faults, seed=seed).application()

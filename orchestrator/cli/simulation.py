@@ -10,11 +10,12 @@ from rich.console import JustifyMethod
 from rich.measure import Measurement
 from rich.table import Table
 
-from orchestrator.cli.app import out
+from orchestrator.cli.app import err, out
 from orchestrator.cli.progress import progress
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.simulate import summary
 from orchestrator.simulate.baselines import BASELINES
+from orchestrator.simulate.bound import Bound, bound
 from orchestrator.simulate.policies import Planner
 from orchestrator.simulate.prices import Prices, Series
 from orchestrator.simulate.report import Simulated, policies_of
@@ -36,6 +37,17 @@ class Inputs:
     tick_s: float
     seed: int
 
+    def setting(self) -> Setting:
+        """Raises SeriesError."""
+        return Setting(
+            self.catalogue,
+            Prices(self.catalogue.configuration, self.prices, self.epoch_s),
+            self.epoch_s,
+            supply=self.supply,
+            tick_s=self.tick_s,
+            seed=self.seed,
+        )
+
     @property
     def end_s(self) -> float:
         return max((float(b.arrival_s[-1]) for b in self.blocks if len(b.arrival_s)), default=0.0)
@@ -43,15 +55,7 @@ class Inputs:
 
 def run(inputs: Inputs, policy: str) -> Simulated:
     """By the policy's name. Raises SeriesError, UnknownSpeed."""
-    prices = Prices(inputs.catalogue.configuration, inputs.prices, inputs.epoch_s)
-    setting = Setting(
-        inputs.catalogue,
-        prices,
-        inputs.epoch_s,
-        supply=inputs.supply,
-        tick_s=inputs.tick_s,
-        seed=inputs.seed,
-    )
+    setting = inputs.setting()
     makes = {"planner": Planner, **BASELINES}[policy]
     began_s, shown_s = time.perf_counter(), 0.0
     with progress(policy, inputs.end_s) as step:
@@ -65,13 +69,20 @@ def run(inputs: Inputs, policy: str) -> Simulated:
     return Simulated(policy, tally, time.perf_counter() - began_s)
 
 
+def bounded(inputs: Inputs, attainment: float) -> Bound:
+    """Of each workload's requests. Raises SeriesError."""
+    workloads = inputs.catalogue.workloads
+    with err.status("bound"):
+        return bound(inputs.setting(), inputs.blocks, dict.fromkeys(workloads, attainment))
+
+
 def show(report: dict[str, Any]) -> None:
     """The report's tables."""
     policies = policies_of(report)
-    _print(_table(summary.policies(policies)))
+    _print(_table(summary.policies(policies, report.get("bound"))))
     if len(policies) == 1:
         _print(_table(summary.workloads(policies[0])))
-    for warning in summary.warnings(policies):
+    for warning in summary.warnings(policies, report.get("bound")):
         out.print(warning, style="yellow", highlight=False, soft_wrap=True)
 
 

@@ -17,6 +17,7 @@ from orchestrator.controller.fleet import Fleet
 from orchestrator.controller.keeper import Keeper
 from orchestrator.controller.memory import Memory, PoolHold
 from orchestrator.controller.metrics import ControllerMetrics, Tick
+from orchestrator.controller.outlook import Outlook
 from orchestrator.controller.quotes import Quotes
 from orchestrator.controller.status import status
 from orchestrator.controller.strays import Strays
@@ -82,6 +83,7 @@ class Controller:
             silence_s(configuration),
             None if self._memory.charged_to_s is None else now_s,
         )
+        self._outlook = Outlook(catalogue, memory_path.with_name("load.npz"), now_s)
         self._quotes = Quotes(configuration, self._memory.quotes, now_s)
         path = memory_path.with_name("zombies.json")
         self._sweeper = Sweeper(fleet, self._traffic, self._memory, self.events, path)
@@ -113,6 +115,7 @@ class Controller:
         self._memory.follow(catalogue, now_s)
         self._traffic.follow(configuration.controller.window_s, silence_s(configuration))
         self._quotes.follow(configuration, now_s)
+        self._outlook.follow(catalogue)
 
     def audit_heads(self) -> list[Head]:
         """The ends of the gateways' audit chains, as they report them."""
@@ -231,6 +234,7 @@ class Controller:
                 clock_step_s=self.clock.step_s(),
             )
         )
+        self._outlook.write_when_due(now_s)
         self._execute(planned, observation, now_s)
 
     def _skip_gap(self, now_s: float) -> None:
@@ -251,6 +255,7 @@ class Controller:
         now_s: float,
     ) -> Observation:
         fleet, limit_s = self._fleet, self._catalogue.configuration.controller.drain_timeout_s
+        load = self._traffic.take_load()
         replicas = {e: fleet.replicas(e) for e in self._catalogue.candidates}
         progress = {e: fleet.progress(e) for e in self._catalogue.candidates}
         return Observation(
@@ -263,6 +268,8 @@ class Controller:
             progress={e: found for e, found in progress.items() if found is not None},
             unheard=fleet.unheard(now_s, limit_s),
             held=frozenset(self._memory.holds),
+            load=load,
+            forecasts=self._outlook.observe(load, now_s),
         )
 
     def _remember(
@@ -277,6 +284,7 @@ class Controller:
         memory.bursts, memory.targets = planned.bursts, planned.targets
         # What is only advised never comes, and is no failure.
         memory.provisions = planned.provisions if self._acts else {}
+        memory.excess = planned.excess
         memory.warm, memory.version = sorted(self._fleet.warm), version
         memory.drop_what_is_done()
         memory.quotes, memory.clusters = quotes, self._fleet.watched

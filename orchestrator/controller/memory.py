@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from orchestrator.capacity.hold import Excess
 from orchestrator.capacity.override import Override, OverrideKind
 from orchestrator.capacity.planner import Decided
 from orchestrator.capacity.provision import Provision
@@ -50,6 +51,8 @@ class Memory(BaseModel):
     draining_published: dict[str, int] = {}
     provisions: dict[str, Provision] = {}
     """How far endpoints are with what was ordered of them."""
+    excess: dict[str, Excess] = {}
+    """Of endpoints that have more than they need."""
     warm: list[str] = []
     """Endpoints whose replicas have answered a request."""
     version: int = 0
@@ -101,6 +104,7 @@ class Memory(BaseModel):
         }
         self.targets = {e: n for e, n in self.targets.items() if e in catalogue.candidates}
         self.provisions = {e: p for e, p in self.provisions.items() if e in catalogue.candidates}
+        self.excess = {e: x for e, x in self.excess.items() if e in catalogue.candidates}
         self.holds = {p: h for p, h in self.holds.items() if p in catalogue.pools}
         self.overrides = {
             workload: override
@@ -136,6 +140,11 @@ class Memory(BaseModel):
             for endpoint, provision in self.provisions.items()
         }
 
+        self.excess = {
+            endpoint: excess.model_copy(update={"since_s": _later(excess.since_s, gap_s)})
+            for endpoint, excess in self.excess.items()
+        }
+
     def decided(self) -> Decided:
         """What the planner goes on from."""
         return Decided(
@@ -144,6 +153,7 @@ class Memory(BaseModel):
             draining_published=self.draining_published,
             provisions=self.provisions,
             overrides=self.overrides,
+            excess=self.excess,
         )
 
     def expire(self, now_s: float) -> list[str]:

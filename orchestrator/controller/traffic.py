@@ -3,9 +3,10 @@
 import sys
 from collections import defaultdict
 
+from orchestrator.capacity.load import Load
 from orchestrator.config.spec import Configuration
 from orchestrator.signals.latency import LatencyWindow
-from orchestrator.signals.report import GatewayReport, QueueReport
+from orchestrator.signals.report import GatewayReport, QueueReport, WorkloadReport
 
 GONE_AFTER_S = 10
 """A gateway that has not reported for so long is gone, and its requests with it."""
@@ -32,6 +33,7 @@ class Traffic:
         self._ttft: dict[str, LatencyWindow] = {}
         self._slot: dict[str, LatencyWindow] = {}
         self._tokens: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self._load: dict[str, Load] = {}
         self._served: dict[str, int] = defaultdict(int)
 
     def follow(self, window_s: float, silence_s: float) -> None:
@@ -50,6 +52,8 @@ class Traffic:
             self._served[endpoint] += len(figures.ttft_s) + len(figures.slot_s)
             for workload, tokens in figures.tokens.items():
                 self._tokens[endpoint][workload] += tokens
+        for workload, counts in report.workloads.items():
+            self._load[workload] = _more(self._load.get(workload, Load()), counts)
 
     def ttft(self, endpoint: str) -> LatencyWindow:
         return self._ttft.setdefault(endpoint, LatencyWindow(self._window_s))
@@ -118,6 +122,11 @@ class Traffic:
         self._tokens.clear()
         return tokens
 
+    def take_load(self) -> dict[str, Load]:
+        """By workload, since the last call."""
+        load, self._load = self._load, {}
+        return load
+
     def served(self, endpoint: str) -> int:
         """Rises with every request that begins or ends its answer there."""
         return self._served.get(endpoint, 0)
@@ -133,3 +142,12 @@ class Traffic:
 
     def _live(self, now_s: float) -> list[GatewayReport]:
         return [r for at_s, r in self._reports.values() if now_s - at_s <= GONE_AFTER_S]
+
+
+def _more(load: Load, counts: WorkloadReport) -> Load:
+    return Load(
+        load.requests + counts.requests,
+        load.prompt_tokens + counts.prompt_tokens,
+        load.answered + counts.answered,
+        load.output_tokens + counts.output_tokens,
+    )

@@ -93,7 +93,11 @@ class Api:
                         arrival.started_s,
                     )
                     call.trace = arrival.trace
-                    with self._limiter.admitted(call), while_connected(scope, receive):
+                    with (
+                        self._limiter.admitted(call),
+                        self._telemetry.demand.of(call),
+                        while_connected(scope, receive),
+                    ):
                         await self._relay.run(call)
             elif self._batches.serves(path):
                 caller = await self._access.caller(headers)

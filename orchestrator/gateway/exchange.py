@@ -133,6 +133,7 @@ class Exchange:
             audit_head=self._audit_head(),
             endpoints=self._telemetry.report(time.monotonic()),
             queues=self._queues(time.monotonic()),
+            workloads=self._telemetry.demand.report(),
             leaving=leaving,
         )
         url = f"{self._controller_url}/v1/exchange"
@@ -143,6 +144,7 @@ class Exchange:
         except BaseException:
             # Twice in the controller's figures at worst, when only its answer was lost.
             self._telemetry.not_taken(report.endpoints)
+            self._telemetry.demand.not_taken(report.workloads)
             raise
 
     def _queues(self, now_s: float) -> list[QueueReport]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.config.data_class import DataClass
 from orchestrator.gateway import metrics
+from orchestrator.gateway.demand import Demand
 from orchestrator.gateway.inflight import Inflight
 from orchestrator.gateway.metrics import RAISED_BY
 from orchestrator.gateway.sensitivity import Labels
@@ -30,6 +31,7 @@ class _Tally:
 class Telemetry:
     def __init__(self) -> None:
         self.inflight = Inflight()
+        self.demand = Demand()
         self._waiting: dict[str, dict[object, float]] = defaultdict(dict)
         self._tallies: dict[str, _Tally] = defaultdict(_Tally)
         self._requests = Counts(metrics.REQUESTS)

@@ -1,8 +1,10 @@
 """Prompts of a wanted length, for any tokenizer."""
 
 import random
+from typing import TYPE_CHECKING
 
-import openai
+if TYPE_CHECKING:
+    import openai
 
 WORDS = (  # noqa: SIM905
     "time year people way day man thing woman life child world school state family student group "
@@ -19,7 +21,7 @@ class Prompts:
         self._random = random.Random(seed)
         self._words_per_token = 1.0
 
-    async def calibrate(self, client: openai.AsyncOpenAI, model: str, request_id: str) -> None:
+    async def calibrate(self, client: "openai.AsyncOpenAI", model: str, request_id: str) -> None:
         """Learns how many words make a token, by the engine's own count of two prompts.
 
         Raises openai.APIError.
@@ -28,7 +30,7 @@ class Prompts:
         for words in (20, 220):
             done = await client.completions.create(
                 model=model,
-                prompt=self._words(words),
+                prompt=self.words(words),
                 max_tokens=1,
                 extra_headers={"x-request-id": f"{request_id}-{words}"},
             )
@@ -37,7 +39,7 @@ class Prompts:
 
     def of(self, tokens: int) -> str:
         """About so many tokens, at least a word."""
-        return self._words(max(1, round(tokens * self._words_per_token)))
+        return self.words(max(1, round(tokens * self._words_per_token)))
 
-    def _words(self, count: int) -> str:
+    def words(self, count: int) -> str:
         return " ".join(self._random.choices(WORDS, k=count))

@@ -18,6 +18,22 @@ class EndpointReport(BaseModel):
     """Prompt and completion tokens by workload."""
 
 
+class WorkloadReport(BaseModel):
+    """What a workload's clients asked for and were answered, since the last report that was
+    accepted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    requests: int = 0
+    """That arrived within their limits, whether they were served or shed."""
+    prompt_tokens: int = 0
+    """Of these, as estimated for deciding."""
+    answered: int = 0
+    """Requests whose answer ended."""
+    output_tokens: int = 0
+    """Of these answers."""
+
+
 class QueueReport(BaseModel):
     """Requests that wait in the gateway, because all that could take them is full or not there."""
 
@@ -48,5 +64,6 @@ class GatewayReport(BaseModel):
     """The snapshot on which this gateway decides."""
     endpoints: dict[str, EndpointReport] = {}
     queues: list[QueueReport] = []
+    workloads: dict[str, WorkloadReport] = {}
     leaving: bool = False
     """The gateway's last report: it has no request open and takes no more."""

@@ -6,6 +6,7 @@ one is missing or came twice; an answer that is continued goes on with the next 
 
 import asyncio
 import json
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +23,7 @@ from orchestrator.simulate.prompts import count_tokens, first_number
 from orchestrator.simulate.shapes import Chat, Completion, Message, Response, Shape
 
 DEFAULT_MAX_TOKENS = 16
+VERSION = "0+simulated"
 DIED = "EngineCore encountered an issue."
 
 Handler = Callable[[web.Request, dict[str, Any], Fault | None], Awaitable[web.StreamResponse]]
@@ -36,6 +38,13 @@ class EngineSpec:
     itl_s: float = 0.01
     max_num_seqs: int = 8
     max_model_len: int = 4096
+    prefill_tokens_per_s: float = math.inf
+    """Of the prompt, on top of `ttft_s`."""
+
+    @property
+    def kv_cache_tokens(self) -> int:
+        """Enough for every sequence, however long."""
+        return self.max_num_seqs * self.max_model_len
 
 
 @dataclass(slots=True)
@@ -57,7 +66,7 @@ class SimulatedEngine:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self.metrics = EngineMetrics(self.spec.model)
+        self.metrics = EngineMetrics(self.spec.model, self.spec.kv_cache_tokens)
         self.received: list[Received] = []
         self.cancelled = 0
         """Requests whose client went away before the end."""
@@ -69,6 +78,7 @@ class SimulatedEngine:
         """Serve it with `handler_cancellation=True`, or clients that leave keep their slots."""
         app = web.Application(client_max_size=64 * 1024**2)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/version", self._version)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/metrics", self._metrics)
         for paths, answer in (
@@ -88,6 +98,9 @@ class SimulatedEngine:
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return web.json_response({"version": VERSION})
 
     async def _models(self, _: web.Request) -> web.Response:
         card = {
@@ -228,7 +241,8 @@ class SimulatedEngine:
         self.metrics.running.inc()
         self._hold(prompt_tokens + output_tokens)
         try:
-            await asyncio.sleep(self.spec.ttft_s)
+            read_s = prompt_tokens / self.spec.prefill_tokens_per_s
+            await asyncio.sleep(self.spec.ttft_s + read_s)
             self.metrics.ttft_s.observe(time.monotonic() - started_s)
             yield
         finally:
@@ -239,8 +253,7 @@ class SimulatedEngine:
 
     def _hold(self, tokens: int) -> None:
         self._held_tokens += tokens
-        capacity = self.spec.max_num_seqs * self.spec.max_model_len
-        self.metrics.kv_cache_usage.set(self._held_tokens / capacity)
+        self.metrics.kv_cache_usage.set(self._held_tokens / self.spec.kv_cache_tokens)
 
     async def _tokens(self, job: "Job") -> AsyncIterator[str]:
         self.metrics.prompt_tokens.inc(job.prompt_tokens)

@@ -6,7 +6,7 @@ LATENCY_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
 
 
 class EngineMetrics:
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, kv_cache_tokens: int = 0) -> None:
         self._registry = CollectorRegistry()
         labels = {"model_name": model, "engine": "0"}
 
@@ -36,6 +36,10 @@ class EngineMetrics:
             registry=self._registry,
         )
         self._labels = labels
+        cache = {"block_size": "1", "num_gpu_blocks": str(kv_cache_tokens), "engine": "0"}
+        Gauge(
+            "vllm:cache_config_info", "The KV cache's size", [*cache], registry=self._registry
+        ).labels(**cache).set(1)
 
     def finished(self, reason: str) -> None:
         self._success.labels(**self._labels, finished_reason=reason).inc()

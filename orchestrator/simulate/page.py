@@ -37,8 +37,11 @@ def page(runs: Sequence[Simulated], report: dict[str, Any]) -> str:
             f"{first['duration_s']:,.0f} s, looked at every {first['tick_s']:g} s. On-prem is "
             "every pool to which no workload may burst."
         ),
-        _table(summary.policies(policies)),
-        *(_paragraph(warning, "bad") for warning in summary.warnings(policies)),
+        _table(summary.policies(policies, report.get("bound"))),
+        *(
+            _paragraph(warning, "bad")
+            for warning in summary.warnings(policies, report.get("bound"))
+        ),
     ]
     if len(runs) == 1:
         parts += [

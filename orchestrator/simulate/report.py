@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.config.spec import Workload
 from orchestrator.policy.catalogue import Catalogue
+from orchestrator.simulate.bound import Bound
 from orchestrator.simulate.tally import HOUR_S, Tally, WorkloadTally
 
 
@@ -28,10 +29,13 @@ class Simulated:
         return self.tally.model.catalogue
 
 
-def report_of(runs: Sequence[Simulated], about: Mapping[str, Any]) -> dict[str, Any]:
+def report_of(
+    runs: Sequence[Simulated], about: Mapping[str, Any], bound: Bound | None = None
+) -> dict[str, Any]:
     """Of one policy as it is, of several as a list. `about`: what they have in common."""
     reports = [_report(run, about) for run in runs]
-    return reports[0] if len(reports) == 1 else {"policies": reports}
+    report = reports[0] if len(reports) == 1 else {"policies": reports}
+    return report if bound is None else {**report, "bound": bound_report(bound, runs[0].catalogue)}
 
 
 def policies_of(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -78,6 +82,24 @@ def _report(run: Simulated, about: Mapping[str, Any]) -> dict[str, Any]:
         "by_pool": {name: _of_pool(tally, name, name in away) for name in catalogue.pools},
         "usd_by_hour": tally.usd_by_hour,
         "wall_s": run.wall_s,
+    }
+
+
+def bound_report(bound: Bound, catalogue: Catalogue) -> dict[str, Any]:
+    away = cloud_pools(catalogue)
+    cloud_usd = sum(usd for pool, usd in bound.usd_by_pool.items() if pool in away)
+    return {
+        "cost_usd": {"total": bound.usd, "onprem": bound.usd - cloud_usd, "cloud": cloud_usd},
+        "slo_attainment": bound.slo_attainment,
+        "is_attainable": bound.is_attainable,
+        "gpu_hours": sum(bound.gpu_hours_by_pool.values()),
+        "by_workload": {
+            name: {"asked": bound.asked[name], "attained": attained}
+            for name, attained in bound.attained.items()
+        },
+        "status": bound.status,
+        "bucket_s": bound.bucket_s,
+        "wall_s": bound.wall_s,
     }
 
 

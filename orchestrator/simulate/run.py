@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from orchestrator.capacity.load import Load
 from orchestrator.capacity.planner import Observation, Plan
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.arrays import Floats, Ints
@@ -75,6 +76,7 @@ class _Run:
         self._version = 0
         self._told: tuple[object, ...] = ()
         self._states: dict[str, EndpointState] = {}
+        self._counted = np.zeros((4, len(self._model.workloads)))
         self.tally = Tally(self._model, policy.name, setting.tick_s)
 
     def run(self, blocks: Iterator[Arrivals], on_progress: Callable[[float], None]) -> Tally:
@@ -159,7 +161,19 @@ class _Run:
             oldest_snapshot=self._version - 1,
             standing=standing,
             progress=capacity.progress(),
+            load=self._load(),
         )
+
+    def _load(self) -> dict[str, Load]:
+        """Since the last tick."""
+        groups = self._model.state.groups
+        counted = np.array([groups[name] for name in ("arrived", "arrived_tokens", "served")])
+        counted = np.vstack([counted, groups["output_tokens"]])
+        since, self._counted = counted - self._counted, counted
+        return {
+            workload.name: Load(*map(int, since[:, number]))
+            for number, workload in enumerate(self._model.workloads)
+        }
 
     def _queued(self) -> list[int]:
         """Requests that wait in the gateway, each at the first place of its home."""

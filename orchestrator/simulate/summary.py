@@ -15,12 +15,13 @@ class Summary:
     rows: list[tuple[str, ...]]
 
 
-def policies(reports: Sequence[dict[str, Any]]) -> Summary:
+def policies(reports: Sequence[dict[str, Any]], bound: dict[str, Any] | None = None) -> Summary:
     head = (
         *("policy", "USD", "on-prem", "cloud", "in SLO", "shed", "kept on-prem", "bursts"),
         *("rev. / h", "GPU hours", "idle", "viola\N{SOFT HYPHEN}tions"),
     )
-    return Summary(head, [_policy(of) for of in reports])
+    rows = [_policy(of) for of in reports]
+    return Summary(head, rows if bound is None else [*rows, _bound(bound)])
 
 
 def workloads(report: dict[str, Any]) -> Summary:
@@ -54,9 +55,10 @@ def attainment(reports: Sequence[dict[str, Any]]) -> Summary:
     return Summary(("workload", *(of["policy"] for of in reports)), rows)
 
 
-def warnings(reports: Sequence[dict[str, Any]]) -> list[str]:
+def warnings(reports: Sequence[dict[str, Any]], bound: dict[str, Any] | None = None) -> list[str]:
     """What the figures leave out."""
-    return [
+    found = [] if bound is None else [_unattainable(bound)] * (not bound["is_attainable"])
+    return found + [
         f"{of['policy']}: {of['unpriced_gpu_hours']:.2f} GPU-hours had no price by the hour and "
         "are in no cost; give one with --prices"
         for of in reports
@@ -77,6 +79,29 @@ def _policy(of: dict[str, Any]) -> tuple[str, ...]:
         _amount(of["idle_gpu_hours"]),
         str(of["residency_violations"]),
     )
+
+
+def _bound(of: dict[str, Any]) -> tuple[str, ...]:
+    """Of a schedule, which has no bursts and sheds nobody."""
+    usd = (_amount(of["cost_usd"][side]) for side in ("total", *SIDES))
+    return (
+        "bound",
+        *usd,
+        f"{of['slo_attainment']:.2%}",
+        *[""] * 4,
+        _amount(of["gpu_hours"]),
+        "",
+        "",
+    )
+
+
+def _unattainable(bound: dict[str, Any]) -> str:
+    short = ", ".join(
+        f"{of['attained']:.2%} of {name}"
+        for name, of in bound["by_workload"].items()
+        if of["attained"] < of["asked"]
+    )
+    return f"bound: no policy serves more in time than {short}; it is for these"
 
 
 def _workload(name: str, of: dict[str, Any]) -> tuple[str, ...]:

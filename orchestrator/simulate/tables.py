@@ -98,6 +98,7 @@ GROUP = np.dtype(
         ("mean_output", "f8"),
         ("has_mean", "i8"),
         ("arrived", "i8"),
+        ("arrived_tokens", "f8"),  # of their prompts
         ("served", "i8"),
         ("in_slo", "i8"),
         ("shed", "i8"),

@@ -22,6 +22,7 @@ import simpy
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.capacity.forecast import SHARES, Forecast
 from orchestrator.capacity.planner import Decided, Observation, plan
 from orchestrator.config.load import load
 from orchestrator.policy.candidate import Candidate
@@ -254,6 +255,7 @@ def planner_ticks(ticks: int) -> np.ndarray[Any, Any]:
     """Seconds that each took: 50 pools, 40 variants, 100 workloads that may burst."""
     catalogue, chance = company(100, 50, 40), random.Random(0)
     decided, now_s, times_s = Decided(), EPOCH_S, []
+    forecasts: dict[str, Forecast] = {}
     for tick in range(ticks):
         endpoints = {}
         for endpoint, candidate in catalogue.candidates.items():
@@ -274,11 +276,21 @@ def planner_ticks(ticks: int) -> np.ndarray[Any, Any]:
             )
             for pool in catalogue.pools
         }
-        seen = Observation(endpoints, replicas, quotes, {}, tick, replicas)
+        if tick % 10 == 0:
+            # A forecaster's step.
+            forecasts = {
+                workload: Forecast(
+                    tuple(sorted(chance.uniform(0, 20) for _ in SHARES)), 900, 180, 1.2
+                )
+                for workload in catalogue.workloads
+            }
+        seen = Observation(endpoints, replicas, quotes, {}, tick, replicas, forecasts=forecasts)
         began_s = time.perf_counter()
         planned = plan(catalogue, seen, decided, now_s)
         times_s.append(time.perf_counter() - began_s)
-        decided = Decided(planned.bursts, planned.targets, {}, planned.provisions)
+        decided = Decided(
+            planned.bursts, planned.targets, {}, planned.provisions, excess=planned.excess
+        )
         now_s += 1
     return np.array(times_s)
 

@@ -14,7 +14,7 @@ from orchestrator.gateway import exchange as exchange_module
 from orchestrator.gateway.exchange import Exchange
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.policy.snapshot import Snapshot
-from orchestrator.signals.report import GatewayReport
+from orchestrator.signals.report import GatewayReport, WorkloadReport
 from tests.integration.engines import CONFIG, apply, scripted, serve
 
 
@@ -136,5 +136,26 @@ def test_what_was_measured_while_the_controller_failed_is_reported_when_it_answe
                 if r.endpoints
             ]
             assert taken == [{"open": 9}]
+
+    asyncio.run(inside())
+
+
+def test_arrivals_that_a_failing_controller_did_not_take_are_reported_when_it_answers(
+    tmp_path: Path,
+) -> None:
+    async def inside() -> None:
+        async with exchanging(tmp_path) as (_, controller, telemetry):
+            controller.status = 503
+            telemetry.demand.arrived("open", 100)
+            await controller.answers()
+            telemetry.demand.arrived("open", 20)
+            telemetry.demand.answered("open", 7)
+            await controller.answers()
+            controller.status = 200
+            refused = len(controller.reports)
+            await controller.answers(4)
+            taken = [r.workloads for r in controller.reports[refused:] if r.workloads]
+            counts = WorkloadReport(requests=2, prompt_tokens=120, answered=1, output_tokens=7)
+            assert taken == [{"open": counts}]
 
     asyncio.run(inside())

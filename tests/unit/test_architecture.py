@@ -24,6 +24,7 @@ ALLOWED = {
     "traces": {"config"},
     "simulate": {"traces", "capacity", "ledger", "policy", "signals", "config"},
     "replay": {"traces", "config"},
+    "profile": {"replay", "signals", "config"},
     "stack": {"pools", "policy", "config"},
     "manifests": {"gateway", "controller", "stack", "pools", "policy", "signals", "config"},
 }
@@ -76,7 +77,10 @@ CONNECTS = {
     "start_server",
 }
 """What asyncio opens connections with."""
-CLIENT_SIDE = ("replay/", "simulate/", "cli/replay.py", "cli/demo.py", "cli/simulate_engine.py")
+CLIENT_SIDE = (
+    *("replay/", "profile/", "simulate/"),
+    *(f"cli/{command}.py" for command in ("replay", "profile", "demo", "simulate_engine")),
+)
 """Drives an endpoint from outside, or stands in for one."""
 
 

@@ -232,3 +232,27 @@ def test_the_default_mix_is_those_who_ask_for_text() -> None:
     raw["models"][0]["variants"][0]["task"] = "embed"
     with pytest.raises(ValueError, match="--mix"):
         read_mix("", Configuration.model_validate(raw))
+
+
+def test_the_bound_stands_below_the_policies_where_they_are_compared(
+    run: Run, tmp_path: Path
+) -> None:
+    trace = write(tmp_path / "t.csv", HEADER, *(f"{number},400,50" for number in range(300)))
+    words = ("--trace", trace, "--policy", "static", "--policy", "failover", "--bound")
+    report = json.loads(run(*words, "--json", "--out", str(tmp_path / "out")).stdout)
+    least = report["bound"]
+    assert least["is_attainable"]
+    assert {of["asked"] for of in least["by_workload"].values()} == {0.99}
+    for of in report["policies"]:
+        assert of["slo_attainment"] >= 0.99
+        assert least["cost_usd"]["total"] <= of["cost_usd"]["total"]
+    assert "<td>bound</td>" in (tmp_path / "out" / "report.html").read_text()
+    assert "bound" in run(*words).stdout
+    assert "bound" not in json.loads(run(*words[:-1], "--json").stdout)
+
+
+def test_a_bound_that_nobody_reaches_says_what_it_is_for(run: Run, tmp_path: Path) -> None:
+    rows = [f"{number},800,100" for number in range(10)] + ["10,60000,100"]
+    trace = write(tmp_path / "t.csv", HEADER, *rows)
+    shown = run("--trace", trace, "--mix", "assistant=1", "--bound").stdout
+    assert "bound: no policy serves more in time than 90.91% of assistant" in shown

@@ -1,7 +1,8 @@
 """What the gateways report, gathered: who may still be sending, and on which snapshot."""
 
+from orchestrator.capacity.load import Load
 from orchestrator.controller.traffic import GONE_AFTER_S, NOBODY, Traffic
-from orchestrator.signals.report import EndpointReport, GatewayReport, QueueReport
+from orchestrator.signals.report import EndpointReport, GatewayReport, QueueReport, WorkloadReport
 
 STALE_S = 120
 
@@ -87,3 +88,15 @@ def test_rules_that_shorten_the_wait_do_not_shorten_it_for_who_is_silent() -> No
     traffic.take(report("a", 5), 0)
     traffic.follow(20, 20)
     assert traffic.oldest_snapshot(STALE_S) == 5
+
+
+def test_what_arrived_at_all_gateways_is_told_once() -> None:
+    traffic = Traffic(20, STALE_S)
+    for gateway, requests in (("a", 1), ("b", 2), ("a", 4)):
+        counts = WorkloadReport(
+            requests=requests, prompt_tokens=10 * requests, answered=1, output_tokens=5
+        )
+        leaving = report(gateway, 5, leaving=gateway == "b")
+        traffic.take(leaving.model_copy(update={"workloads": {"chat": counts}}), 0)
+    assert traffic.take_load() == {"chat": Load(7, 70, 3, 15)}
+    assert traffic.take_load() == {}

@@ -31,6 +31,11 @@ class Slo(Spec):
         description="a request whose first token cannot come by then is refused, at once where "
         "that is foreseen; none: the gateway's timeouts.first_token_s",
     )
+    miss_usd: Positive | None = Field(
+        default=None,
+        description="what a request outside its objectives costs: replicas are rented as long as "
+        "they avert more than they cost; none: as many as keep 99 % inside",
+    )
 
 
 class Budget(Spec):

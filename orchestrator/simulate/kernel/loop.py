@@ -135,6 +135,7 @@ def _arrive(
     request.first_token_s = request.held_from_s = np.nan
     request.answered = request.said = request.charged = 0.0
     state.groups[group].arrived += 1
+    state.groups[group].arrived_tokens += prompt_tokens
     moment.arrived = number
 
 

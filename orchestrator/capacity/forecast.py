@@ -1,0 +1,265 @@
+"""What will arrive by the time that capacity ordered at this moment is there.
+
+The base is the recent rate, moved along the week's shape as far as that is known. Around it lies
+what rates turned out to be over what had been forecast, counted apart for lulls, usual times and
+peaks: so how sure a forecast is, is measured and not assumed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from orchestrator.capacity.load import Load
+from orchestrator.policy.arrays import Bools, Floats, Ints
+from orchestrator.policy.catalogue import Catalogue
+
+STEP_S = 10.0
+WINDOW_STEPS = 3
+"""Steps over which a rate is taken: what is shorter is for queues to even out."""
+LEVEL_S = 90.0
+TOKENS_S = 900.0
+"""Time constants of the recent rate, and of lengths."""
+USUAL_S = 6 * 3600.0
+"""Of the rate that lulls and peaks are told by, and of what forecasts are measured by."""
+MOST_STEPS = 180
+SLOTS_A_DAY = 288
+DAY_S = 86_400.0
+MOST_SHAPE = 3.0
+"""The shape moves a rate by no more than this factor."""
+REGIMES = (0.5, 1.5)
+"""Of the usual rate: below is a lull, above a peak."""
+FLOOR = 0.1
+"""Of the usual rate: is added to both sides of a ratio, so that silence has one."""
+BINS, BINS_PER_DOUBLING, LOWEST_LOG2 = 81, 8, -4.0
+LOG_RATIOS = np.log(2.0) * ((np.arange(BINS) + 0.5) / BINS_PER_DOUBLING + LOWEST_LOG2)
+ENOUGH, PLENTY = 30.0, 3000.0
+"""Forecasts that were measured: so many of a regime before it is told by its own; and so many
+before ratios are taken as they were counted, and not as if their logarithms were normal."""
+SHARES = np.array([0.5, 0.25, 0.125, 0.0625, 0.03125, 0.021875, 0.009375])
+"""Of the time, from the lowest ratios up: fine where objectives are decided."""
+MIDDLES = np.cumsum(SHARES) - SHARES / 2
+DEVIATIONS = np.array([NormalDist().inv_cdf(middle) for middle in MIDDLES])
+UNMEASURED_SPREAD = 0.2
+"""Of a ratio's logarithm, until there are some."""
+LEARNED = ("usual", "prompt", "output", "spread", "seen", "measured", "shape")
+DEFAULT_PROMPT_TOKENS, DEFAULT_OUTPUT_TOKENS = 512.0, 128.0
+
+
+class Forecast(NamedTuple):
+    """Of one workload."""
+
+    rps: tuple[float, ...]
+    """Requests a second, for each share of `SHARES`."""
+    prompt_tokens: float
+    """Mean of a request; so is the next."""
+    output_tokens: float
+    variation: float
+    """Variance of the counts of arrivals over their mean."""
+
+
+def forecaster_of(catalogue: Catalogue) -> "Forecaster":
+    """For as long as the fastest place that can be ordered for a workload takes to come."""
+    workloads = list(catalogue.workloads)
+    horizons_s = []
+    for name in workloads:
+        away = (catalogue.burst_candidate(name, pool) for pool in catalogue.burst_pools(name))
+        places = [c for c in away if c is not None] or catalogue.home(name)
+        horizons_s.append(min((c.pool.provision_s for c in places), default=STEP_S))
+    return Forecaster(workloads, horizons_s)
+
+
+def at_rate(rps: float, prompt_tokens: float, output_tokens: float) -> Forecast:
+    """One that is certain."""
+    return Forecast((rps,) * len(SHARES), prompt_tokens, output_tokens, 1.0)
+
+
+@dataclass
+class Forecaster:
+    """Of all workloads, each for a horizon of its own. Told the load at every tick."""
+
+    workloads: Sequence[str]
+    horizons_s: Sequence[float]
+    """From an order to a replica that serves, by workload."""
+    _since_s: float | None = None
+    _listens: bool = False
+    _forecasts: dict[str, Forecast] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        size = len(self.workloads)
+        steps = np.ceil(np.array(self.horizons_s, float) / STEP_S).astype(int)
+        self._ahead: Ints = np.clip(steps, 1, MOST_STEPS)
+        self._counted = np.zeros((4, size))
+        """Since the last step: requests, prompt tokens, answers, output tokens."""
+        self._recent = np.zeros((WINDOW_STEPS, size))
+        self._bases = np.full((MOST_STEPS + 1, size), np.nan)
+        """Forecasts that were made, by the step in which they were."""
+        self._level, self._usual = np.zeros(size), np.zeros(size)
+        self._prompt = np.full(size, DEFAULT_PROMPT_TOKENS)
+        self._output = np.full(size, DEFAULT_OUTPUT_TOKENS)
+        self._spread = np.ones(size)
+        self._steps = 0
+        self._seen = np.zeros(size)
+        """Steps by which what is usual is known."""
+        self._measured = np.zeros((size, len(REGIMES) + 1, BINS))
+        self._regimes = np.zeros((MOST_STEPS + 1, size), int)
+        self._shape = np.full((size, 7, SLOTS_A_DAY), np.nan)
+
+    def observe(self, load: Mapping[str, Load], now_s: float) -> None:
+        """What has arrived since the last call."""
+        for number, name in enumerate(self.workloads):
+            seen = load.get(name)
+            if seen is not None:
+                self._counted[:, number] += (
+                    seen.requests,
+                    seen.prompt_tokens,
+                    seen.answered,
+                    seen.output_tokens,
+                )
+        if self._since_s is None:
+            self._since_s = now_s
+        passed_s = now_s - self._since_s
+        if passed_s >= STEP_S:
+            # What was counted while nobody listened is told at the beginning.
+            if self._listens:
+                self._step(passed_s, now_s)
+            self._listens = True
+            self._since_s = now_s
+            self._counted[:] = 0
+
+    def forecasts(self) -> Mapping[str, Forecast]:
+        """By workload; none until something is known."""
+        return self._forecasts
+
+    def learned(self) -> dict[str, Floats]:
+        """What is known of the workloads, by the names of `LEARNED`; the first axis is theirs."""
+        return {name: getattr(self, f"_{name}") for name in LEARNED}
+
+    def learn(self, workloads: Sequence[str], learned: Mapping[str, Floats]) -> None:
+        """Takes over what one before knew of the same workloads. Raises ValueError where it does
+        not fit."""
+        numbers = {name: number for number, name in enumerate(workloads)}
+        for name in LEARNED:
+            own, given = getattr(self, f"_{name}"), np.asarray(learned[name], float)
+            if given.shape != (len(workloads), *own.shape[1:]):
+                raise ValueError(f"{name} has shape {given.shape}")
+            for number, workload in enumerate(self.workloads):
+                if workload in numbers:
+                    own[number] = given[numbers[workload]]
+
+    def _step(self, passed_s: float, now_s: float) -> None:
+        requests, prompt, answered, output = self._counted
+        rate = requests / passed_s
+        _approach(self._prompt, prompt / np.maximum(requests, 1), requests > 0, passed_s / TOKENS_S)
+        _approach(self._output, output / np.maximum(answered, 1), answered > 0, passed_s / TOKENS_S)
+        self._recent[self._steps % WINDOW_STEPS] = rate
+        window = self._recent[: min(self._steps + 1, WINDOW_STEPS)].mean(axis=0)
+        weight = max(1 - np.exp(-passed_s / LEVEL_S), 1 / (self._steps + 1))
+        off = requests - self._level * passed_s
+        apart = off**2 / np.maximum(self._level * passed_s, 1.0)
+        if self._steps >= WINDOW_STEPS:
+            _approach(self._spread, apart, self._level > 0, passed_s / TOKENS_S)
+        self._level += weight * (rate - self._level)
+        self._seen += 1
+        usual_weight = np.maximum(1 - np.exp(-passed_s / USUAL_S), 1 / self._seen)
+        self._usual += usual_weight * (rate - self._usual)
+        self._measure(window, passed_s)
+        self._learn_shape(rate, now_s)
+        base = self._level * self._shape_ratio(now_s)
+        row = self._steps % len(self._bases)
+        self._bases[row] = base
+        floor = self._usual
+        self._regimes[row] = (base[:, None] > np.array(REGIMES) * floor[:, None]).sum(axis=1)
+        self._steps += 1
+        self._tell(base, self._regimes[row])
+
+    def _measure(self, window: Floats, passed_s: float) -> None:
+        """The forecasts that were made for this step."""
+        columns = np.arange(len(self.workloads))
+        rows = (self._steps - self._ahead) % len(self._bases)
+        made = self._bases[rows, columns]
+        known = ~np.isnan(made) & (self._steps - self._ahead >= LEVEL_S / STEP_S)
+        if not known.any():
+            return
+        self._measured *= np.exp(-passed_s / (4 * USUAL_S))
+        floor = FLOOR * self._usual + 1e-9
+        ratio = (window + floor) / (np.where(known, made, 1.0) + floor)
+        places = np.clip((np.log2(ratio) - LOWEST_LOG2) * BINS_PER_DOUBLING, 0, BINS - 1)
+        regimes = self._regimes[rows, columns]
+        self._measured[columns[known], regimes[known], places.astype(int)[known]] += 1
+
+    def _learn_shape(self, rate: Floats, now_s: float) -> None:
+        day, slot = _place(now_s)
+        shape = self._shape[:, day, slot]
+        self._shape[:, day, slot] = np.where(np.isnan(shape), rate, shape + 0.2 * (rate - shape))
+
+    def _shape_ratio(self, now_s: float) -> Floats:
+        """By how much the rate moves until the horizon: by the same day of the week before, else
+        by the days that are known."""
+        ahead_s = self._ahead * STEP_S
+        ratio = np.ones(len(self.workloads))
+        if np.isnan(self._shape[:, :, _place(now_s + float(ahead_s.max()))[1]]).all():
+            return ratio
+        for number, horizon_s in enumerate(ahead_s):
+            here = self._usually(number, now_s)
+            there = self._usually(number, now_s + horizon_s)
+            if here is not None and there is not None:
+                floor = FLOOR * self._usual[number] + 1e-9
+                moved = (there + floor) / (here + floor)
+                ratio[number] = min(max(moved, 1 / MOST_SHAPE), MOST_SHAPE)
+        return ratio
+
+    def _usually(self, number: int, at_s: float) -> float | None:
+        day, slot = _place(at_s)
+        slots = [(slot + k) % SLOTS_A_DAY for k in (-1, 0, 1)]
+        same = self._shape[number, day, slots]
+        if not np.isnan(same).any():
+            return float(same.mean())
+        days = self._shape[number][:, slots]
+        known = ~np.isnan(days).any(axis=1)
+        return float(days[known].mean()) if known.any() else None
+
+    def _tell(self, base: Floats, regimes: Ints) -> None:
+        floor = FLOOR * self._usual
+        seen_s = 1 / (WINDOW_STEPS * STEP_S) + 1 / (2 * LEVEL_S)
+        noise = np.maximum(self._spread, 1.0) * seen_s / np.maximum(base + floor, 1e-9)
+        for number, name in enumerate(self.workloads):
+            counts = self._measured[number, regimes[number]]
+            if counts.sum() < ENOUGH:
+                counts = self._measured[number].sum(axis=0)
+            ratios = _quantiles(counts, float(noise[number]))
+            rps = np.maximum((base[number] + floor[number]) * ratios - floor[number], 0.0)
+            self._forecasts[name] = Forecast(
+                tuple(rps.tolist()),
+                float(self._prompt[number]),
+                float(self._output[number]),
+                max(float(self._spread[number]), 1.0),
+            )
+
+
+def _approach(values: Floats, seen: Floats, known: Bools, share: float) -> None:
+    values += np.where(known, min(share, 1.0) * (seen - values), 0.0)
+
+
+def _place(at_s: float) -> tuple[int, int]:
+    """The day of the week and the time of the day. (The epoch began on a Thursday.)"""
+    day, second = divmod(at_s, DAY_S)
+    return int(day + 3) % 7, int(second * SLOTS_A_DAY / DAY_S)
+
+
+def _quantiles(counts: Floats, noise: float) -> Floats:
+    """Ratios at the middles of `SHARES`. `noise`: the part of the variance of their logarithms that
+    is from counting, which queues even out and the replicas' model knows of."""
+    total = counts.sum()
+    if total < ENOUGH:
+        return np.exp(UNMEASURED_SPREAD * DEVIATIONS)
+    mean = (counts @ LOG_RATIOS) / total
+    variance = max(counts @ (LOG_RATIOS - mean) ** 2 / total, 1e-9)
+    if total < PLENTY:
+        off = np.sqrt(variance) * DEVIATIONS
+    else:
+        off = LOG_RATIOS[np.searchsorted(np.cumsum(counts), MIDDLES * total)] - mean
+    ratios: Floats = np.exp(mean + off * np.sqrt(max(1 - noise / variance, 0.0)))
+    return ratios

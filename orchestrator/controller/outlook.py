@@ -1,0 +1,73 @@
+"""What the controller expects to arrive, over restarts."""
+
+import asyncio
+import io
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.capacity.forecast import LEARNED, Forecast, forecaster_of
+from orchestrator.capacity.load import Load
+from orchestrator.policy.catalogue import Catalogue
+from orchestrator.safe_log import without_text
+
+log = logging.getLogger("orchestrator.controller")
+WRITE_S = 600.0
+WORKLOADS = "workloads"
+
+
+class Outlook:
+    """A forecaster and its file, which holds rates alone. Without the file it learns anew."""
+
+    def __init__(self, catalogue: Catalogue, path: Path, now_s: float) -> None:
+        self._path = path
+        self._forecaster = forecaster_of(catalogue)
+        self._written_s = now_s
+        self._writing: asyncio.Task[None] | None = None
+        self._read()
+
+    def follow(self, catalogue: Catalogue) -> None:
+        """Other rules; what was learned of workloads that stay is kept."""
+        before, self._forecaster = self._forecaster, forecaster_of(catalogue)
+        self._forecaster.learn(before.workloads, before.learned())
+
+    def observe(self, load: Mapping[str, Load], now_s: float) -> Mapping[str, Forecast]:
+        """By workload. `load`: since the last call."""
+        self._forecaster.observe(load, now_s)
+        return self._forecaster.forecasts()
+
+    def write_when_due(self, now_s: float) -> None:
+        """Beside the event loop; a disk that hangs is not waited for."""
+        if now_s - self._written_s < WRITE_S or (self._writing and not self._writing.done()):
+            return
+        self._written_s = now_s
+        learned = io.BytesIO()
+        workloads = np.array(list(self._forecaster.workloads), str)
+        np.savez_compressed(
+            learned, allow_pickle=False, **{WORKLOADS: workloads}, **self._forecaster.learned()
+        )
+        self._writing = asyncio.create_task(asyncio.to_thread(self._write, learned.getvalue()))
+
+    def _write(self, learned: bytes) -> None:
+        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}.draft")
+        try:
+            draft.write_bytes(learned)
+            os.replace(draft, self._path)
+        except OSError as error:
+            log.warning("what was learned of the load is not written: %s", without_text(error))
+
+    def _read(self) -> None:
+        try:
+            with np.load(self._path, allow_pickle=False) as found:
+                learned = {name: found[name] for name in LEARNED}
+                self._forecaster.learn([str(w) for w in found[WORKLOADS]], learned)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            # It is only learned anew: nothing that this file could hold is worth not starting.
+            log.warning(
+                "%s is not what was learned of the load: %s", self._path, without_text(error)
+            )
