@@ -211,6 +211,7 @@ def _groups(workloads: list[Workload], timeouts: Timeouts) -> Table:
         deadline_s = timeouts.first_token_s if slo.deadline_s is None else slo.deadline_s
         row["slot_patience_s"] = min(deadline_s, timeouts.total_s)
         row["replica_patience_s"] = min(infeasible.queue_s, timeouts.total_s)
+        row["total_s"] = timeouts.total_s
         row["ttft_slo_s"] = slo.ttft_p95_s
         row["itl_slo_s"] = np.inf if slo.itl_p95_s is None else slo.itl_p95_s
         row["takes_smaller"] = infeasible.min_quality is not None

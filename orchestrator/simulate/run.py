@@ -76,6 +76,7 @@ class _Run:
         self._version = 0
         self._told: tuple[object, ...] = ()
         self._states: dict[str, EndpointState] = {}
+        self._quotes: dict[str, Quote] = {}
         self._counted = np.zeros((4, len(self._model.workloads)))
         self.tally = Tally(self._model, policy.name, setting.tick_s)
 
@@ -117,7 +118,8 @@ class _Run:
     def _tick(self, now_s: float) -> None:
         setting, capacity = self._setting, self._capacity
         quotes = setting.prices.quotes(now_s)
-        self._charge(quotes, now_s)
+        self._charge(now_s)
+        self._quotes = quotes
         capacity.pass_time(now_s, setting.tick_s)
         budget_left = self._budget_left(now_s)
         self._version += 1
@@ -217,8 +219,8 @@ class _Run:
             )
         )
 
-    def _charge(self, quotes: dict[str, Quote], now_s: float) -> None:
-        """For the tick that has passed, what exists at the end of it."""
+    def _charge(self, now_s: float) -> None:
+        """For the tick that has passed, what exists at the end of it, at the prices that held."""
         if not now_s:
             return
         hours = self._setting.tick_s / 3600
@@ -227,9 +229,9 @@ class _Run:
         for name, pool in self._setting.catalogue.pools.items():
             members = self._setting.catalogue.by_pool[name]
             gpus = pool.gpus_per_replica * float(sum(paid[c.number] for c in members))
-            if not gpus or name not in quotes:
+            if not gpus or name not in self._quotes:
                 continue
-            usd = gpus * hours * quotes[name].usd_per_gpu_hour
+            usd = gpus * hours * self._quotes[name].usd_per_gpu_hour
             bursting = [w for w, state in bursts.items() if state.pool == name]
             self._costs.add(name, usd, {}, bursting, self._setting.epoch_s + now_s)
             self.tally.charge(name, usd, gpus * hours, now_s)

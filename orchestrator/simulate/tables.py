@@ -86,6 +86,7 @@ GROUP = np.dtype(
         ("rank", "i8"),  # a number for its priority
         ("slot_patience_s", "f8"),  # for a slot where all are taken
         ("replica_patience_s", "f8"),  # for a replica where none is ready
+        ("total_s", "f8"),  # for the whole answer: it is cut off then
         ("ttft_slo_s", "f8"),
         ("itl_slo_s", "f8"),
         ("takes_smaller", "i8"),  # variants, where nothing else fits

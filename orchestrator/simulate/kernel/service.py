@@ -59,6 +59,9 @@ def served(state: State, number: int, endpoint: int) -> None:
     g = state.groups[request.group]
     _closed(state, number, endpoint)
     ended(state, number, request.prompt_tokens, request.output_tokens)
+    if now_s - request.arrival_s > g.total_s:
+        refuse(state, number)
+        return
     ttft_s = request.first_token_s - request.arrival_s
     count(state.latency[TTFT, request.group], ttft_s)
     is_late = ttft_s > g.ttft_slo_s
