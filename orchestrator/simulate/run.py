@@ -76,6 +76,7 @@ class _Run:
         self._version = 0
         self._told: tuple[object, ...] = ()
         self._states: dict[str, EndpointState] = {}
+        self._quotes: dict[str, Quote] = {}
         self._counted = np.zeros((4, len(self._model.workloads)))
         self._prompts = Prompts(catalogue)
         self.tally = Tally(self._model, policy.name, setting.tick_s)
@@ -99,15 +100,17 @@ class _Run:
         model = self._model
         source.fill(until_s)
         while True:
-            source.position, why, group, key = kernel.advance(
-                model.state, model.decisions, *source.block, source.position, until_s
+            source.position, why = kernel.advance(
+                model.state, model.scores, *source.block, source.position, until_s
             )
             if why == kernel.DONE:
                 return
             if why == kernel.UNDECIDED:
-                self._decider.decide(group, key)
-            else:
+                self._decider.answer()
+            elif why == kernel.FULL:
                 model.more_requests()
+            else:
+                raise self._decider.unknown_speed()
 
     def _at_work(self) -> bool:
         state = self._model.state
@@ -116,7 +119,8 @@ class _Run:
     def _tick(self, now_s: float) -> None:
         setting, capacity = self._setting, self._capacity
         quotes = setting.prices.quotes(now_s)
-        self._charge(quotes, now_s)
+        self._charge(now_s)
+        self._quotes = quotes
         capacity.pass_time(now_s, setting.tick_s)
         budget_left = self._budget_left(now_s)
         self._version += 1
@@ -124,6 +128,8 @@ class _Run:
         planned = self._policy.plan(seen, self._version, setting.epoch_s + now_s)
         capacity.order(planned.targets, now_s)
         self._tell(planned, quotes, budget_left, now_s)
+        for number in self._model.lost():
+            kernel.go_on(self._model.state, number, self._decider.elsewhere(number))
         self.tally.tick(now_s, capacity, planned.bursts, quotes)
 
     def _observe(self, quotes: dict[str, Quote], budget_left: dict[str, float]) -> Observation:
@@ -136,7 +142,8 @@ class _Run:
         for candidate in model.candidates:
             number, endpoint = candidate.number, candidate.endpoint
             ttft = self._window.ttft(number)
-            states[endpoint] = EndpointState(
+            # It is what it says it is: nothing of it has to be checked.
+            states[endpoint] = EndpointState.model_construct(
                 ready_replicas=int(ready[number]),
                 running=int(running[number]),
                 waiting=int(waiting[number]),
@@ -218,8 +225,8 @@ class _Run:
             )
         )
 
-    def _charge(self, quotes: dict[str, Quote], now_s: float) -> None:
-        """For the tick that has passed, what exists at the end of it."""
+    def _charge(self, now_s: float) -> None:
+        """For the tick that has passed, what exists at the end of it, at the prices that held."""
         if not now_s:
             return
         hours = self._setting.tick_s / 3600
@@ -228,9 +235,9 @@ class _Run:
         for name, pool in self._setting.catalogue.pools.items():
             members = self._setting.catalogue.by_pool[name]
             gpus = pool.gpus_per_replica * float(sum(paid[c.number] for c in members))
-            if not gpus or name not in quotes:
+            if not gpus or name not in self._quotes:
                 continue
-            usd = gpus * hours * quotes[name].usd_per_gpu_hour
+            usd = gpus * hours * self._quotes[name].usd_per_gpu_hour
             bursting = [w for w, state in bursts.items() if state.pool == name]
             self._costs.add(name, usd, {}, bursting, self._setting.epoch_s + now_s)
             self.tally.charge(name, usd, gpus * hours, now_s)
@@ -305,9 +312,11 @@ class _Window:
     def ttft(self, number: int) -> Ints:
         """With those who wait in the gateway for this endpoint first: at least for so long."""
         state = self._model.state
+        histogram: Ints = self._ttft[number]
+        if not state.moment["waiting"][0]:
+            return histogram
         is_first = self._model.first_home == number
         waiting = np.flatnonzero((state.groups["waiting"] > 0) & is_first)
-        histogram: Ints = self._ttft[number]
         if len(waiting):
             histogram = histogram.copy()
             for group in waiting:
