@@ -80,7 +80,7 @@ class Api:
                 caller = await self._access.caller(headers)
                 caller.check_endpoint(ENDPOINTS[path].name)
                 with self._place():
-                    raw = await read_body(headers, receive, self._spec.max_body_bytes)
+                    raw = await read_body(headers, scope, receive, self._spec.max_body_bytes)
                     assert arrival is not None, "an endpoint is no probe"
                     call = await self._intake.read(
                         request_id,
@@ -176,7 +176,7 @@ class Api:
             scope["query_string"],
             scope["headers"],
             receive,
-            partial(read_body, dict(scope["headers"]), receive, self._spec.max_body_bytes),
+            partial(read_body, dict(scope["headers"]), scope, receive, self._spec.max_body_bytes),
         )
         answer = await self._batches.answer(asked)
         if isinstance(answer, Content):
