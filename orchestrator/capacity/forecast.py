@@ -62,7 +62,7 @@ class Forecast(NamedTuple):
     """The same of their prompt tokens, in ordinary prompts: with that of their lengths."""
 
 
-def forecaster_of(catalogue: Catalogue) -> "Forecaster":
+def forecaster_of(catalogue: Catalogue, is_steady: bool = False) -> "Forecaster":
     """For as long as the fastest place that can be ordered for a workload takes to come."""
     workloads = list(catalogue.workloads)
     horizons_s = []
@@ -70,7 +70,7 @@ def forecaster_of(catalogue: Catalogue) -> "Forecaster":
         away = (catalogue.burst_candidate(name, pool) for pool in catalogue.burst_pools(name))
         places = [c for c in away if c is not None] or catalogue.home(name)
         horizons_s.append(min((c.pool.provision_s for c in places), default=STEP_S))
-    return Forecaster(workloads, horizons_s)
+    return Forecaster(workloads, horizons_s, is_steady)
 
 
 def at_rate(rps: float, prompt_tokens: float, output_tokens: float) -> Forecast:
@@ -85,6 +85,8 @@ class Forecaster:
     workloads: Sequence[str]
     horizons_s: Sequence[float]
     """From an order to a replica that serves, by workload."""
+    is_steady: bool = False
+    """Whether the load is taken to stay as it is, for certain."""
     _since_s: float | None = None
     _listens: bool = False
     _forecasts: dict[str, Forecast] = field(default_factory=dict)
@@ -181,7 +183,7 @@ class Forecaster:
         self._usual += usual_weight * (rate - self._usual)
         self._measure(window, passed_s)
         self._learn_shape(rate, now_s)
-        base = self._level * self._shape_ratio(now_s)
+        base = self._level * (1.0 if self.is_steady else self._shape_ratio(now_s))
         row = self._steps % len(self._bases)
         self._bases[row] = base
         floor = self._usual
@@ -244,6 +246,8 @@ class Forecaster:
             if counts.sum() < ENOUGH:
                 counts = self._measured[number].sum(axis=0)
             ratios = _quantiles(counts, float(noise[number]))
+            if self.is_steady:
+                ratios = np.ones(len(SHARES))
             rps = np.maximum((base[number] + floor[number]) * ratios - floor[number], 0.0)
             self._forecasts[name] = Forecast(
                 tuple(rps.tolist()),
