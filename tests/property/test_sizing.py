@@ -36,16 +36,14 @@ rates = st.sampled_from([0.0, 1e-300, 1e-6, 1e6, 1e300]) | st.floats(0, 30)
 tokens = st.sampled_from([0.0, 1e-300, 1e9]) | st.floats(0, 4000)
 any_forecasts = st.builds(
     Forecast,
-    rps=st.lists(rates, min_size=len(SHARES), max_size=len(SHARES)).map(lambda r: tuple(sorted(r))),
+    rps=st.tuples(*[rates] * len(SHARES)).map(lambda rps: tuple(sorted(rps))),
     prompt_tokens=tokens,
     output_tokens=tokens,
     variation=st.sampled_from([1.0, 1e6]) | st.floats(1, 20),
 )
 usual_forecasts = st.builds(
     Forecast,
-    rps=st.lists(st.floats(0, 12), min_size=len(SHARES), max_size=len(SHARES)).map(
-        lambda r: tuple(sorted(r))
-    ),
+    rps=st.tuples(*[st.floats(0, 12)] * len(SHARES)).map(lambda rps: tuple(sorted(rps))),
     prompt_tokens=st.floats(10, 4000),
     output_tokens=st.floats(1, 500),
     variation=st.floats(1, 20),

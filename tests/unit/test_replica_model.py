@@ -100,6 +100,16 @@ def test_an_objective_shorter_than_a_prompt_takes_is_met_while_a_server_is_free(
     assert at_once.late_share(4, 1) > 0.5
 
 
+@pytest.mark.parametrize("replicas", [1, 20, 80, 300])
+def test_a_share_rises_with_the_rate_from_none_to_all(replicas: int) -> None:
+    full_rps = replicas / model().work_s
+    rates = np.linspace(0.3, 2, 2000) * full_rps
+    shares = np.array([model().late_share(float(rps), replicas) for rps in rates])
+    assert shares[0] < 1e-3
+    assert shares[-1] > 0.99
+    assert np.diff(shares).min() > -1e-6
+
+
 typicals = st.builds(
     Typical,
     prompt_tokens=st.floats(0, 1e6),
