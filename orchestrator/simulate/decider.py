@@ -14,7 +14,9 @@ from orchestrator.simulate import kernel
 from orchestrator.simulate.fleet_model import GATEWAY, FleetModel
 from orchestrator.simulate.kernel.choice import rounded_prompt
 
-MOST_REMEMBERED = 4_000_000
+MOST_REMEMBERED = 1_000_000
+MOST_KNOWN = 200_000
+"""All is forgotten when there is more: to be asked again changes nothing."""
 SLOTS, TURN = 1, 4
 """Rows of a view's table; behind the second one are prices."""
 REASONS = {"saturated": kernel.SATURATED, "no_capacity": kernel.NO_CAPACITY}
@@ -50,7 +52,7 @@ class Decider:
 
     def _number_what_is_known(self, view: View) -> None:
         """Anew where it has changed."""
-        if len(self._model.scores) > MOST_REMEMBERED:
+        if len(self._model.scores) > MOST_REMEMBERED or len(self._known) > MOST_KNOWN:
             self._model.scores.clear()
             self._known.clear()
             self._moments.clear()

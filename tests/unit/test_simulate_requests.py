@@ -11,6 +11,7 @@ import pytest
 from orchestrator.capacity.planner import Observation, Plan
 from orchestrator.config.spec import Configuration
 from orchestrator.policy.catalogue import Catalogue
+from orchestrator.simulate import decider
 from orchestrator.simulate.policies import CapacityPolicy
 from orchestrator.simulate.prices import Prices, Series
 from orchestrator.simulate.run import Arrivals, Setting, simulate
@@ -201,6 +202,15 @@ def test_latencies_are_of_those_who_are_served() -> None:
     tally = run(world(), [(1.0, 100, 2000, RECORDS)], supply=only)
     assert tally.workloads["records"].shed == 1
     assert tally.workloads["records"].ttft_p50_s is None
+
+
+def test_what_is_forgotten_is_asked_again_and_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[Row] = [(n * 0.3, 50 + n, 40 + n, n % 2) for n in range(200)]
+    usual = run(world(two_at_home), rows, supply=LOSS)
+    monkeypatch.setattr(decider, "MOST_KNOWN", 1)
+    forgetful = run(world(two_at_home), rows, supply=LOSS)
+    assert forgetful.workloads == usual.workloads
+    assert len(forgetful.model.scores) < len(usual.model.scores)
 
 
 def test_a_tick_is_paid_for_at_the_price_that_held_in_it() -> None:
