@@ -14,8 +14,10 @@ from orchestrator.simulate import kernel
 from orchestrator.simulate.fleet_model import GATEWAY, FleetModel
 from orchestrator.simulate.kernel.choice import rounded_prompt
 
-MOST_REMEMBERED = 4_000_000
-TURN, PRICES = 4, (6, 7)
+MOST_REMEMBERED = 1_000_000
+MOST_KNOWN = 200_000
+"""All is forgotten when there is more: to be asked again changes nothing."""
+SLOTS, TURN, READING, PRICES = 1, 4, 5, (6, 7)
 """Rows of a view's table."""
 REASONS = {"saturated": kernel.SATURATED, "no_capacity": kernel.NO_CAPACITY}
 
@@ -32,6 +34,8 @@ class Decider:
         self._model = model
         self._known: dict[Hashable, int] = {}
         """A number for what is known of a candidate, and for whom it is asked."""
+        self._columns = [b""] * len(model.candidates)
+        self._moments: dict[int, Hashable] = {}
         self._view: View | None = None
 
     def follow(self, snapshot: Snapshot) -> None:
@@ -39,7 +43,7 @@ class Decider:
         model = self._model
         self._view = view = View(model.catalogue, snapshot, GATEWAY)
         endpoints = model.state.endpoints
-        endpoints["slots"], endpoints["turn_s"] = view.table[1], view.table[TURN]
+        endpoints["slots"], endpoints["turn_s"] = view.table[SLOTS], view.table[TURN]
         for candidate in model.candidates:
             state = snapshot.endpoints.get(candidate.endpoint)
             if state is None or state.slot_s is None:
@@ -47,28 +51,42 @@ class Decider:
         self._number_what_is_known(view)
 
     def _number_what_is_known(self, view: View) -> None:
-        model, snapshot = self._model, view.snapshot
-        if len(model.scores) > MOST_REMEMBERED:
-            model.scores.clear()
+        """Anew where it has changed."""
+        if len(self._model.scores) > MOST_REMEMBERED or len(self._known) > MOST_KNOWN:
+            self._model.scores.clear()
             self._known.clear()
-        without_prices = np.delete(view.table, PRICES, 0)
-        # Nobody asks what costs a request there nothing more, nor how soon a slot becomes free
-        # where one is free: what nobody asks for need not be the same to be met again.
-        paid_for = _columns(np.delete(without_prices, TURN, 0)), _columns(without_prices)
-        metered = _columns(np.delete(view.table, TURN, 0)), _columns(view.table)
-        for group, workload in enumerate(model.workloads):
-            burst = snapshot.bursts.get(workload.name)
-            left = snapshot.budget_left_usd.get(workload.name)
+            self._moments.clear()
+        held = np.zeros(len(self._columns)) if view.held is None else view.held
+        columns = _columns(np.vstack([view.table, held]))
+        changed = {n for n, (a, b) in enumerate(zip(columns, self._columns, strict=True)) if a != b}
+        self._columns = columns
+        for group, workload in enumerate(self._model.workloads):
+            burst = view.snapshot.bursts.get(workload.name)
+            left = view.snapshot.budget_left_usd.get(workload.name)
             moment = (burst.phase, burst.pool) if burst else None, left is None or left > 0
+            is_new = self._moments.get(group) != moment
+            self._moments[group] = moment
             for smaller in (0, 1):
                 selection = self._selection(group, bool(smaller))
-                known = model.state.known[smaller, group]
                 for place, number in enumerate(selection.numbers.tolist()):
-                    held = view.held is not None and bool(view.held[number])
-                    seen = paid_for if selection.paid_for[place] else metered
-                    for is_full in (0, 1):
-                        key = (group, smaller, number, moment, held, is_full, seen[is_full][number])
-                        known[place, is_full] = self._known.setdefault(key, len(self._known))
+                    if is_new or number in changed:
+                        self._number(view, selection, (smaller, group, place), moment)
+
+    def _number(
+        self, view: View, selection: Selection, at: tuple[int, int, int], moment: Hashable
+    ) -> None:
+        smaller, group, place = at
+        number = int(selection.numbers[place])
+        column = view.table[:, number]
+        # Nobody asks what costs a request there nothing more, nor how soon a slot becomes free
+        # where one is free: what nobody asks for need not be the same to be met again.
+        asked = [*range(TURN), READING, *(() if selection.paid_for[place] else PRICES)]
+        held = view.held is not None and bool(view.held[number])
+        for is_full in (0, 1):
+            seen = column.take([*asked, TURN] if is_full else asked).tobytes()
+            key = (group, smaller, number, moment, held, is_full, seen)
+            known = self._known.setdefault(key, len(self._known))
+            self._model.state.known[smaller, group, place, is_full] = known
 
     def answer(self) -> None:
         """What the kernel asks for."""

@@ -123,9 +123,7 @@ class FleetModel:
         """By endpoint."""
         known = self.state.replicas["endpoint"] != NOBODY
         of = self.state.replicas["endpoint"][known]
-        total: Floats = np.zeros(len(self.candidates))
-        np.add.at(total, of, by_replica[known])
-        return total
+        return np.bincount(of, by_replica[known], len(self.candidates)).astype(np.float64)
 
     def _more_replicas(self) -> None:
         state, size = self.state, len(self.state.replicas)

@@ -22,7 +22,7 @@ the prompt's reading: where prompts are a few tokens long this can be less work.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,12 +62,12 @@ class Case:
 
 def case_of(
     setting: Setting,
-    blocks: Sequence[Arrivals],
+    blocks: Iterable[Arrivals],
     attainment: Mapping[str, float],
     bucket_s: float,
 ) -> Case:
-    """`attainment`: by workload, of all that arrive. ValueError where nothing arrives, or a bucket
-    is not made of whole ticks."""
+    """`blocks` are gone through several times. `attainment`: by workload, of all that arrive.
+    ValueError where nothing arrives, or a bucket is not made of whole ticks."""
     model = FleetModel(setting.catalogue)
     ticks = round(bucket_s / setting.tick_s)
     if ticks < 1 or not math.isclose(ticks * setting.tick_s, bucket_s):
@@ -120,7 +120,7 @@ def case_of(
     )
 
 
-def end_s(blocks: Sequence[Arrivals]) -> float:
+def end_s(blocks: Iterable[Arrivals]) -> float:
     """When the last request arrives. ValueError where none does."""
     ends_s = [float(block.arrival_s[-1]) for block in blocks if len(block.arrival_s)]
     if not ends_s:
@@ -338,12 +338,14 @@ def _offered(setting: Setting, pool: str, at_s: Floats) -> Floats:
     return np.floor(np.nan_to_num(offered))
 
 
-def _samples(blocks: Sequence[Arrivals], groups: int) -> Iterator[Arrivals]:
+def _samples(blocks: Iterable[Arrivals], groups: int) -> Iterator[Arrivals]:
     every = 1 + sum(len(b.arrival_s) for b in blocks) // SAMPLE
     thin = Arrivals(
         *(
-            np.concatenate([column[::every] for column in columns])
-            for columns in zip(*blocks, strict=True)
+            np.concatenate(columns)
+            for columns in zip(
+                *([column[::every].copy() for column in block] for block in blocks), strict=True
+            )
         )
     )
     for group in range(groups):

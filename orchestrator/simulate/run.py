@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from orchestrator.simulate.decider import Decider
 from orchestrator.simulate.fleet_model import GATEWAY, FleetModel
 from orchestrator.simulate.policies import CapacityPolicy
 from orchestrator.simulate.prices import Prices, Series
-from orchestrator.simulate.tables import NOBODY, quantile_s
+from orchestrator.simulate.tables import NOBODY, quantiles_s
 from orchestrator.simulate.tally import Tally
 
 SLOT_STEP = 1.25
@@ -76,6 +76,7 @@ class _Run:
         self._version = 0
         self._told: tuple[object, ...] = ()
         self._states: dict[str, EndpointState] = {}
+        self._seen: dict[str, tuple[dict[str, Any], EndpointState]] = {}
         self._quotes: dict[str, Quote] = {}
         self._counted = np.zeros((4, len(self._model.workloads)))
         self._prompts = Prompts(catalogue)
@@ -138,19 +139,20 @@ class _Run:
         queued = self._queued()
         running, waiting, ready = model.running(), model.waiting(), model.ready()
         inflight, paid = model.state.endpoints["inflight"], capacity.paid_replicas()
+        ttft = self._window.ttft()
+        p50_s, p95_s = quantiles_s(ttft, 0.5), quantiles_s(ttft, 0.95)
         states, replicas, standing = {}, {}, {}
         for candidate in model.candidates:
             number, endpoint = candidate.number, candidate.endpoint
-            ttft = self._window.ttft(number)
-            # It is what it says it is: nothing of it has to be checked.
-            states[endpoint] = EndpointState.model_construct(
+            states[endpoint] = self._state(
+                endpoint,
                 ready_replicas=int(ready[number]),
                 running=int(running[number]),
                 waiting=int(waiting[number]),
                 queued=queued[number],
                 inflight={GATEWAY: int(inflight[number])},
-                ttft_p50_s=quantile_s(ttft, 0.5),
-                ttft_p95_s=quantile_s(ttft, 0.95),
+                ttft_p50_s=p50_s[number],
+                ttft_p95_s=p95_s[number],
                 slot_s=self._window.slot_s(number),
             )
             replicas[endpoint] = int(paid[number])
@@ -166,6 +168,14 @@ class _Run:
             progress=capacity.progress(),
             load=self._load(),
         )
+
+    def _state(self, endpoint: str, **seen: Any) -> EndpointState:
+        """The one of the last tick, where nothing is different."""
+        before, state = self._seen.get(endpoint, (None, None))
+        if state is None or before != seen:
+            state = EndpointState(**seen)
+            self._seen[endpoint] = (seen, state)
+        return state
 
     def _load(self) -> dict[str, Load]:
         """Since the last tick."""
@@ -309,19 +319,17 @@ class _Window:
         e["held_s"] = 0
         e["held"] = 0
 
-    def ttft(self, number: int) -> Ints:
-        """With those who wait in the gateway for this endpoint first: at least for so long."""
+    def ttft(self) -> Ints:
+        """By endpoint, with those who wait in the gateway for it first: at least for so long."""
         state = self._model.state
-        histogram: Ints = self._ttft[number]
         if not state.moment["waiting"][0]:
-            return histogram
-        is_first = self._model.first_home == number
-        waiting = np.flatnonzero((state.groups["waiting"] > 0) & is_first)
-        if len(waiting):
-            histogram = histogram.copy()
-            for group in waiting:
-                kernel.waiting_ages(state, int(group), histogram)
-        return histogram
+            return self._ttft
+        histograms = self._ttft.copy()
+        for group in np.flatnonzero(state.groups["waiting"]):
+            number = self._model.first_home[group]
+            if number != NOBODY:
+                kernel.waiting_ages(state, int(group), histograms[number])
+        return histograms
 
     def slot_s(self, number: int) -> float | None:
         if not self._held[number]:

@@ -201,5 +201,15 @@ def bin_s(number: int) -> float:
 
 def quantile_s(histogram: Ints, q: float) -> float | None:
     """None where nothing was counted."""
-    total = int(histogram.sum())
-    return bin_s(int(np.searchsorted(np.cumsum(histogram), q * total))) if total else None
+    return quantiles_s(histogram[None], q)[0]
+
+
+def quantiles_s(histograms: Ints, q: float) -> list[float | None]:
+    """Of each."""
+    counted = np.cumsum(histograms, axis=1)
+    total = counted[:, -1]
+    bins = (counted < q * total[:, None]).sum(axis=1)
+    return [
+        bin_s(number) if count else None
+        for number, count in zip(bins.tolist(), total.tolist(), strict=True)
+    ]
