@@ -169,9 +169,10 @@ class Transaction:
         self.started = True
         self._expects_continue = False
         parts = [_STATUS[message["status"]]]
-        for name, value in message["headers"]:
-            if _NOT_IN_A_HEADER.search(value):
-                raise RuntimeError(f"the header '{name.decode()}' has a control character")
+        headers = message["headers"]
+        if _NOT_IN_A_HEADER.search(b"".join([value for _, value in headers])):
+            raise RuntimeError("a header of the answer has a control character")
+        for name, value in headers:
             if name == b"content-length":
                 self._left = int(value)
             parts += [name, b": ", value, b"\r\n"]

@@ -130,6 +130,7 @@ class ClientConnection(asyncio.Protocol):
             self._stop(_not_http())
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._headers_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         if not self._upgrading:
@@ -141,14 +142,14 @@ class ClientConnection(asyncio.Protocol):
             if len(self._headers) >= self._limits.headers:
                 self._stop(_head_too_large())
             self._headers.append((name.lower(), value))
+            self._headers_bytes += len(name) + len(value)
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         if not self._upgrading:
             self._method = parser.get_method().decode("ascii")
             self._version = parser.get_http_version()
-            size = sum(len(name) + len(value) for name, value in self._headers)
-            if len(self._target) + size > self._limits.head_bytes:
+            if len(self._target) + self._headers_bytes > self._limits.head_bytes:
                 self._stop(_head_too_large())
             try:
                 check(self._version, self._target, self._headers)
