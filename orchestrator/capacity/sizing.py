@@ -23,7 +23,7 @@ PLANNED_LATE = 0.7 * (1 - ATTAINMENT)
 """The rest of what may be late is for what no forecast knows."""
 OVERLOADED_LATE = 0.5
 """Of requests: more are late only where they come faster than they are served."""
-RETURN_SHARE = 0.9
+RETURN_SHARE = 0.75
 """Of home: a burst ends when the load fits into it."""
 NONE_LATE = 1e-5
 CLEAR_S = 60.0
@@ -80,6 +80,8 @@ class _Place:
     """Replicas that it can have."""
     claims: dict[str, list[float]] = field(default_factory=dict)
     """By workload, requests a second for each share."""
+    work_s: dict[str, float] = field(default_factory=dict)
+    """By workload, what a request takes of a replica."""
     mix: _Mix = field(default_factory=_Mix)
     _model: ReplicaModel | None = None
 
@@ -88,17 +90,28 @@ class _Place:
             self._model = self.mix.model(self.candidate)
         return self._model
 
-    def add(self, forecast: Forecast, slo: Slo) -> None:
-        self.mix.add(forecast, slo)
+    def add(self, workload: Workload, forecast: Forecast) -> None:
+        self.mix.add(forecast, workload.slo)
         self._model = None
+        alone = _Mix()
+        alone.add(forecast, workload.slo)
+        self.work_s[workload.name] = alone.model(self.candidate).work_s
 
-    def rps(self, without: Collection[str] = ()) -> list[float]:
-        """Of all claims but those of some workloads."""
+    def rps(self) -> list[float]:
+        """Of all claims."""
         total = [0.0] * len(WEIGHTS)
-        for name, claim in self.claims.items():
-            if name not in without:
-                total = [a + b for a, b in zip(total, claim, strict=True)]
+        for claim in self.claims.values():
+            total = [a + b for a, b in zip(total, claim, strict=True)]
         return total
+
+    def left(self, workloads: Collection[str]) -> list[float]:
+        """Replicas that all others leave to these."""
+        left = [float(self.most)] * len(WEIGHTS)
+        for name, claim in self.claims.items():
+            if name not in workloads:
+                work_s = self.work_s[name]
+                left = [max(a - b * work_s, 0.0) for a, b in zip(left, claim, strict=True)]
+        return left
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +208,7 @@ class Sizing:
             if speed not in own_s:
                 own_s[speed] = mix.model(candidate).work_s
             ratio = work_s / own_s[speed]
-            if place.claims.keys() <= set(workloads):
-                total = [each + place.most * ratio for each in total]
-                continue
-            others_s = place.model().work_s
-            for share, rps in enumerate(place.rps(without=workloads)):
-                total[share] += max(place.most - rps * others_s, 0.0) * ratio
+            total = [a + b * ratio for a, b in zip(total, place.left(workloads), strict=True)]
         return total
 
     def _fill(self, workload: Workload, forecast: Forecast, home: tuple[Candidate, ...]) -> None:
@@ -210,7 +218,7 @@ class Sizing:
             place = self._place(candidate)
             if not any(left):
                 continue
-            place.add(forecast, workload.slo)
+            place.add(workload, forecast)
             before = place.rps()
             most = self._most(place, max(map(sum, zip(left, before, strict=True))))
             taken = [

@@ -172,7 +172,7 @@ def test_between_the_load_that_starts_a_burst_and_that_which_ends_one_there_is_a
     fleet.ticks(FULL, 100)
     assert set(away(fleet.ticks(0.97 * begins, 600))[-10:]) == {1}
     assert fleet.phase is BurstPhase.BURSTING
-    fleet.ticks(0.8 * begins, 600)
+    fleet.ticks(0.5 * begins, 600)
     assert fleet.phase is BurstPhase.HOME
 
 

@@ -194,7 +194,7 @@ def test_a_burst_that_is_under_way_ends_at_a_lower_load_than_it_began() -> None:
     loads = [{"assistant": rps / 100, "records": 0} for rps in range(50, 300)]
     begins = [bool(rented(load)) for load in loads].index(True)
     goes_on = [bool(rented(load, bursting=["assistant"])) for load in loads].index(True)
-    assert 0.8 < loads[goes_on]["assistant"] / loads[begins]["assistant"] < 0.95
+    assert 0.4 < loads[goes_on]["assistant"] / loads[begins]["assistant"] < 0.9
     assert rented(loads[begins - 1], bursting=["assistant"]) == 1
 
 
