@@ -44,7 +44,7 @@ MIDDLES = np.cumsum(SHARES) - SHARES / 2
 DEVIATIONS = np.array([NormalDist().inv_cdf(middle) for middle in MIDDLES])
 UNMEASURED_SPREAD = 0.2
 """Of a ratio's logarithm, until there are some."""
-LEARNED = ("usual", "prompt", "output", "spread", "seen", "measured", "shape")
+LEARNED = ("usual", "prompt", "output", "spread", "prompt_spread", "seen", "measured", "shape")
 DEFAULT_PROMPT_TOKENS, DEFAULT_OUTPUT_TOKENS = 512.0, 128.0
 
 
@@ -56,11 +56,13 @@ class Forecast(NamedTuple):
     prompt_tokens: float
     """Mean of a request; so is the next."""
     output_tokens: float
-    variation: float
-    """Variance of the counts of arrivals over their mean."""
+    variation: float = 1.0
+    """Of arrivals: the variance of their counts over the mean, 1 for a Poisson process."""
+    prompt_variation: float = 2.0
+    """The same of their prompt tokens, in ordinary prompts: with that of their lengths."""
 
 
-def forecaster_of(catalogue: Catalogue) -> "Forecaster":
+def forecaster_of(catalogue: Catalogue, is_steady: bool = False) -> "Forecaster":
     """For as long as the fastest place that can be ordered for a workload takes to come."""
     workloads = list(catalogue.workloads)
     horizons_s = []
@@ -68,12 +70,12 @@ def forecaster_of(catalogue: Catalogue) -> "Forecaster":
         away = (catalogue.burst_candidate(name, pool) for pool in catalogue.burst_pools(name))
         places = [c for c in away if c is not None] or catalogue.home(name)
         horizons_s.append(min((c.pool.provision_s for c in places), default=STEP_S))
-    return Forecaster(workloads, horizons_s)
+    return Forecaster(workloads, horizons_s, is_steady)
 
 
 def at_rate(rps: float, prompt_tokens: float, output_tokens: float) -> Forecast:
     """One that is certain."""
-    return Forecast((rps,) * len(SHARES), prompt_tokens, output_tokens, 1.0)
+    return Forecast((rps,) * len(SHARES), prompt_tokens, output_tokens)
 
 
 @dataclass
@@ -83,6 +85,8 @@ class Forecaster:
     workloads: Sequence[str]
     horizons_s: Sequence[float]
     """From an order to a replica that serves, by workload."""
+    is_steady: bool = False
+    """Whether the load is taken to stay as it is, for certain."""
     _since_s: float | None = None
     _listens: bool = False
     _forecasts: dict[str, Forecast] = field(default_factory=dict)
@@ -99,7 +103,7 @@ class Forecaster:
         self._level, self._usual = np.zeros(size), np.zeros(size)
         self._prompt = np.full(size, DEFAULT_PROMPT_TOKENS)
         self._output = np.full(size, DEFAULT_OUTPUT_TOKENS)
-        self._spread = np.ones(size)
+        self._spread, self._prompt_spread = np.ones(size), np.full(size, 2.0)
         self._steps = 0
         self._seen = np.zeros(size)
         """Steps by which what is usual is known."""
@@ -139,12 +143,18 @@ class Forecaster:
 
     def learn(self, workloads: Sequence[str], learned: Mapping[str, Floats]) -> None:
         """Takes over what one before knew of the same workloads. Raises ValueError where it does
-        not fit."""
+        not fit, and then takes nothing."""
         numbers = {name: number for number, name in enumerate(workloads)}
-        for name in LEARNED:
-            own, given = getattr(self, f"_{name}"), np.asarray(learned[name], float)
+        taken = {name: np.asarray(learned[name], float) for name in LEARNED}
+        for name, given in taken.items():
+            own = getattr(self, f"_{name}")
             if given.shape != (len(workloads), *own.shape[1:]):
                 raise ValueError(f"{name} has shape {given.shape}")
+            known = given[~np.isnan(given)] if name == "shape" else given
+            if not (np.isfinite(known) & (known >= 0)).all():
+                raise ValueError(f"{name} has values that are no rates, lengths or counts")
+        for name, given in taken.items():
+            own = getattr(self, f"_{name}")
             for number, workload in enumerate(self.workloads):
                 if workload in numbers:
                     own[number] = given[numbers[workload]]
@@ -159,15 +169,21 @@ class Forecaster:
         weight = max(1 - np.exp(-passed_s / LEVEL_S), 1 / (self._steps + 1))
         off = requests - self._level * passed_s
         apart = off**2 / np.maximum(self._level * passed_s, 1.0)
+        usual_prompt = self._prompt * self._level * passed_s
+        prompts_apart = (prompt - usual_prompt) ** 2 / np.maximum(
+            usual_prompt * self._prompt, self._prompt**2
+        )
         if self._steps >= WINDOW_STEPS:
-            _approach(self._spread, apart, self._level > 0, passed_s / TOKENS_S)
+            known, share = self._level > 0, passed_s / TOKENS_S
+            _approach(self._spread, apart, known, share)
+            _approach(self._prompt_spread, prompts_apart, known, share)
         self._level += weight * (rate - self._level)
         self._seen += 1
         usual_weight = np.maximum(1 - np.exp(-passed_s / USUAL_S), 1 / self._seen)
         self._usual += usual_weight * (rate - self._usual)
         self._measure(window, passed_s)
         self._learn_shape(rate, now_s)
-        base = self._level * self._shape_ratio(now_s)
+        base = self._level * (1.0 if self.is_steady else self._shape_ratio(now_s))
         row = self._steps % len(self._bases)
         self._bases[row] = base
         floor = self._usual
@@ -230,12 +246,15 @@ class Forecaster:
             if counts.sum() < ENOUGH:
                 counts = self._measured[number].sum(axis=0)
             ratios = _quantiles(counts, float(noise[number]))
+            if self.is_steady:
+                ratios = np.ones(len(SHARES))
             rps = np.maximum((base[number] + floor[number]) * ratios - floor[number], 0.0)
             self._forecasts[name] = Forecast(
                 tuple(rps.tolist()),
                 float(self._prompt[number]),
                 float(self._output[number]),
                 max(float(self._spread[number]), 1.0),
+                max(float(self._prompt_spread[number]), 1.0),
             )
 
 

@@ -18,7 +18,7 @@ rate has lasted for a while: a short peak above what replicas can do ends before
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import erfc, exp, sqrt
+from math import erfc, exp, pi, sqrt
 
 from orchestrator.config.spec import Slo
 from orchestrator.policy.candidate import Candidate
@@ -27,13 +27,15 @@ CHUNK_TOKENS = 2048.0
 """Of prompts in one step, vLLM's `max_num_batched_tokens`."""
 ITL_MARGIN = 0.9
 """Of the objective: what the mean may take of it, as single requests lie around it."""
-PROMPT_VARIATION = 1.5
 ANSWER_VARIATION = 1.0
-"""Squared coefficients of variation of what requests take of a server."""
+"""Squared coefficient of variation of the time that requests hold a slot."""
 
 
 LASTS_S = 30.0
 """For how long a rate has lasted when its requests wait, in the mean."""
+LEAST_REPLICAS = 1e-6
+"""Less of one serves nobody."""
+LARGEST_EXPONENT = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class Typical:
     """Mean; so is the next."""
     output_tokens: float
     variation: float = 1.0
-    """Of arrivals: the variance of their counts over the mean, 1 for a Poisson process."""
+    """As of a Forecast; so is the next."""
+    prompt_variation: float = 2.0
 
 
 class ReplicaModel:
@@ -102,23 +105,27 @@ class ReplicaModel:
         is what others leave of it."""
         if rps <= 0:
             return 0.0
-        if replicas <= 0:
+        if replicas < LEAST_REPLICAS:
             return 1.0
         late = 0.0
         for servers, service_s, variation in (
-            (replicas, self._reading_s, PROMPT_VARIATION),
-            (replicas * self.batch, self._slot_s, ANSWER_VARIATION),
+            (replicas, self._reading_s, self._typical.prompt_variation),
+            (
+                replicas * self.batch,
+                self._slot_s,
+                self._typical.variation + ANSWER_VARIATION,
+            ),
         ):
             busy = rps * service_s / servers
             if busy > 0:
                 all_taken = min(busy, 1.0) ** (sqrt(2 * (servers + 1)) - 1)
-                spread = (self._typical.variation + variation) * service_s / servers
+                spread = variation * service_s / servers
                 late += all_taken * _beyond(self._spare_s, busy - 1, spread)
         return min(late, 1.0)
 
     def most_rps(self, replicas: float, late_share: float) -> float:
         """That so many replicas carry with no more of them late."""
-        if replicas <= 0:
+        if replicas < LEAST_REPLICAS:
             return 0.0
         low, high = 0.0, 1.5 * replicas / self.work_s
         for _ in range(12):
@@ -134,11 +141,14 @@ def _beyond(spare_s: float, drift: float, spread: float) -> float:
     """The chance that a queue which was empty `LASTS_S` ago takes longer than `spare_s`. `drift`:
     by how much it grows in a second; `spread`: the variance of that."""
     deviation = sqrt(spread * LASTS_S)
-    above = _normal((drift * LASTS_S - spare_s) / deviation)
+    grown, below = (drift * LASTS_S - spare_s) / deviation, (drift * LASTS_S + spare_s) / deviation
     exponent = 2 * drift * spare_s / spread
-    if exponent > 50:
-        return above
-    return above + exp(exponent) * _normal((-drift * LASTS_S - spare_s) / deviation)
+    if exponent < LARGEST_EXPONENT:
+        reflected = exp(exponent) * _normal(-below)
+    else:
+        # The same, by the first terms of the tail, where the factors are out of a float's range.
+        reflected = exp(-grown * grown / 2) / (sqrt(2 * pi) * (below + 1 / below))
+    return _normal(grown) + reflected
 
 
 def _normal(x: float) -> float:

@@ -1,6 +1,7 @@
 """How many replicas the forecast load takes: at home first, and of what is rented for the rest.
 
-Workloads that may not leave have the first claim on their homes, then those of higher priority.
+Workloads that may not leave have the first claim on their homes, with all that they bring; then
+those of higher priority, with as much of it as is on time.
 What is rented is reckoned together with what they leave of home, for each share of a forecast: a
 peak which is rare enough to be within the objective is not paid for. Where it is said what a
 request outside its objectives costs, replicas are rented as long as they avert more.
@@ -20,6 +21,8 @@ ATTAINMENT = 0.99
 """Of the objectives: the share of requests that capacity is planned for."""
 PLANNED_LATE = 0.7 * (1 - ATTAINMENT)
 """The rest of what may be late is for what no forecast knows."""
+OVERLOADED_LATE = 0.5
+"""Of requests: more are late only where they come faster than they are served."""
 RETURN_SHARE = 0.9
 """Of home: a burst ends when the load fits into it."""
 NONE_LATE = 1e-5
@@ -38,6 +41,7 @@ class _Mix:
     """By second; so is the next."""
     output_tokens: float = 0.0
     variation: float = 1.0
+    prompt_variation: float = 1.0
     ttft_s: float = float("inf")
     itl_s: float | None = None
     """The strictest objectives of them."""
@@ -50,6 +54,7 @@ class _Mix:
         self.prompt_tokens += rps * forecast.prompt_tokens
         self.output_tokens += rps * forecast.output_tokens
         self.variation = max(self.variation, forecast.variation)
+        self.prompt_variation = max(self.prompt_variation, forecast.prompt_variation)
         if self.miss_usd is not None:
             self.miss_usd = None if slo.miss_usd is None else max(self.miss_usd, slo.miss_usd)
         self.ttft_s = min(self.ttft_s, slo.ttft_p95_s)
@@ -58,7 +63,10 @@ class _Mix:
 
     def model(self, candidate: Candidate) -> ReplicaModel:
         typical = Typical(
-            self.prompt_tokens / self.rps, self.output_tokens / self.rps, self.variation
+            self.prompt_tokens / self.rps,
+            self.output_tokens / self.rps,
+            self.variation,
+            self.prompt_variation,
         )
         return ReplicaModel(candidate, typical, Slo(ttft_p95_s=self.ttft_s, itl_p95_s=self.itl_s))
 
@@ -214,6 +222,8 @@ class Sizing:
         self._demands[workload.name] = _Demand(
             forecast, tuple(rps), workload.slo, home, not any(left)
         )
+        if workload.burst is None and any(left):
+            self._crowd(workload.name, home, left)
 
     def _most(self, place: _Place, wanted_rps: float) -> float:
         """Requests a second that it carries, or all that are wanted of it."""
@@ -221,6 +231,15 @@ class Sizing:
         if model.late_share(wanted_rps, place.most) <= PLANNED_LATE:
             return wanted_rps
         return model.most_rps(place.most, PLANNED_LATE)
+
+    def _crowd(self, workload: str, home: Iterable[Candidate], rps: Sequence[float]) -> None:
+        """What cannot leave is at home also where it is late."""
+        places = [self._places[c.endpoint] for c in home]
+        replicas = sum(place.most for place in places)
+        for place in places:
+            share = place.most / max(replicas, 1)
+            claim = place.claims[workload]
+            place.claims[workload] = [a + share * b for a, b in zip(claim, rps, strict=True)]
 
     def _backlog_rps(self, workload: Workload, home: Iterable[Candidate]) -> float:
         """What waits at home goes to the first who may leave it."""
@@ -315,7 +334,10 @@ def _worthwhile(
     usd_per_s: float,
     most: int,
 ) -> int:
-    """Replicas for which they and what they leave late cost the least together."""
+    """Replicas for which they and what they leave late cost the least together. What is more than
+    all of them carry is missed whatever is rented, and no reason to leave the rest late."""
+    carried = [model.most_rps(most + besides, OVERLOADED_LATE) for besides in home]
+    rps = [min(pair) for pair in zip(rps, carried, strict=True)]
     best, least_usd_per_s = 0, float("inf")
     for replicas in range(most + 1):
         late_usd_per_s = miss_usd * _late_rps(model, rps, home, replicas)

@@ -65,10 +65,7 @@ def _synthetic(seed: int) -> Requests:
 def read_mix(text: str, configuration: Configuration) -> dict[str, float]:
     """Shares by workload; none given: equal among those that ask for text. Raises ValueError."""
     if not text:
-        generating = {
-            m.name for m in configuration.models if any(v.task == "generate" for v in m.variants)
-        }
-        mix = {w.name: 1.0 for w in configuration.workloads if w.models[0] in generating}
+        mix = dict.fromkeys(generating(configuration), 1.0)
         if not mix:
             raise ValueError("no workload asks for a model that generates; name some with --mix")
         return mix
@@ -78,3 +75,9 @@ def read_mix(text: str, configuration: Configuration) -> dict[str, float]:
         if name not in names:
             raise ValueError(f"--mix: no workload '{name}'; there are: {', '.join(names)}")
     return mix
+
+
+def generating(configuration: Configuration) -> list[str]:
+    """Workloads that ask for text."""
+    models = {m.name for m in configuration.models if any(v.task == "generate" for v in m.variants)}
+    return [w.name for w in configuration.workloads if w.models[0] in models]

@@ -46,6 +46,12 @@ def plan(
         Path | None,
         typer.Option(help="CSV or CSV.gz with arrival_s,prompt_tokens,output_tokens[,workload]."),
     ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --replay: CSV with time_s,pool,usd_per_gpu_hour; over what is configured."
+        ),
+    ] = None,
     recorded: Annotated[
         bool, typer.Option(help=f"The last {MOST_RECORDED:,} requests of the audit trail.")
     ] = False,
@@ -55,12 +61,16 @@ def plan(
     reach a zone.
 
     Requests are decided under both rules in several situations: at rest, all ready, bursting, home
-    down. Unless told whose, they are of every workload, model and data class.
+    down. Unless told whose, they are of every workload, model and data class. A trace also runs
+    through both fleets in simulated time, where the variants say their `performance`: what each
+    would cost, and how it would serve.
     """
     if (directory is None) != rollback or (against and rollback):
         raise refuse("give either a configuration directory or --rollback", 2)
     if sum(map(bool, (requests, replay, recorded))) > 1:
         raise refuse("give one of --requests, --replay and --recorded", 2)
+    if prices and not replay:
+        raise refuse("--prices are for --replay; give a trace", 2)
     try:
         before, after = _sides(directory, against)
         old = Catalogue(before.configuration, before.version)
@@ -81,14 +91,42 @@ def plan(
     old_views, new_views = situations(old, new, {**_prices(after), **_prices(before)})
     found = planned(asked, (old, old_views), (new, new_views))
     changes = differences(before, after)
+    simulated = _simulated(replay, prices, old, new) if replay else {}
     if as_json:
         about = {"before": before.version, "after": after.version}
-        print_json(about | {"configuration": [asdict(c) for c in changes]} | _plain(found))
+        said = {"configuration": [asdict(c) for c in changes]} | _plain(found)
+        print_json(about | said | ({"simulated": simulated} if replay else {}))
         return
     out.print(f"version {before.version} → {after.version}, {len(asked)} requests")
     _show_changes(changes)
     _show_reaches(found)
     _show_moves(found)
+    if replay:
+        _show_simulated(simulated)
+
+
+def _simulated(trace: Path, prices: Path | None, old: Catalogue, new: Catalogue) -> dict[str, Any]:
+    """Reports `before` and `after`, or why they are `left_out`."""
+    # Slow to import: only who simulates waits for it.
+    from orchestrator.cli.foreseen import NotForeseen, foresee
+    from orchestrator.simulate.prices import SeriesError
+
+    try:
+        return dict(foresee(trace, prices, old, new))
+    except NotForeseen as why:
+        return {"left_out": str(why)}
+    except SeriesError as error:
+        raise refuse(error, 2) from None
+
+
+def _show_simulated(simulated: dict[str, Any]) -> None:
+    from orchestrator.cli.simulation import show_change
+
+    if "left_out" in simulated:
+        line = f"not simulated: {simulated['left_out']}"
+        out.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        return
+    show_change(simulated["before"], simulated["after"])
 
 
 def _sides(directory: Path | None, against: Path | None) -> tuple[Loaded, Loaded]:

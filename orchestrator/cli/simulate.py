@@ -15,6 +15,7 @@ from orchestrator.traces.requests import TraceError
 
 PLANNER = "planner"
 EVERY = "all"
+START = "2026-01-05"
 
 
 @app.command()
@@ -54,7 +55,7 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
     start: Annotated[
         str, typer.Option(help="When it begins: schedules and tariffs go by it; UTC.")
-    ] = "2026-01-05",
+    ] = START,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Default: .orchestrator/simulations/TIME.")
     ] = None,
@@ -76,7 +77,7 @@ def simulate(
     from orchestrator.simulate.report import policies_of, report_of
 
     try:
-        moment = _moment(start)
+        moment = moment_of(start)
         loaded = load(config)
         catalogue = Catalogue(loaded.configuration, loaded.version)
         shares = read_mix(mix, loaded.configuration)
@@ -118,7 +119,8 @@ def _policies(given: list[str]) -> list[str]:
     return known if EVERY in given else list(dict.fromkeys(given))
 
 
-def _moment(given: str) -> datetime:
+def moment_of(given: str) -> datetime:
+    """Raises ValueError."""
     try:
         moment = datetime.fromisoformat(given)
     except ValueError:

@@ -55,12 +55,14 @@ class Inputs:
         return max((float(b.arrival_s[-1]) for b in self.blocks if len(b.arrival_s)), default=0.0)
 
 
-def run(inputs: Inputs, policy: str) -> Simulated:
-    """By the policy's name. Raises SeriesError, UnknownSpeed."""
+def run(inputs: Inputs, policy: str, name: str = "") -> Simulated:
+    """`policy`: by its name, under which it is shown where it has no other one. Raises SeriesError,
+    UnknownSpeed."""
+    shown = name or policy
     setting = inputs.setting()
     makes = {"planner": Planner, **BASELINES}[policy]
     began_s, shown_s = time.perf_counter(), 0.0
-    with progress(policy, inputs.end_s) as step:
+    with progress(shown, inputs.end_s) as step:
 
         def advance(now_s: float) -> None:
             nonlocal shown_s
@@ -68,7 +70,7 @@ def run(inputs: Inputs, policy: str) -> Simulated:
             shown_s = now_s
 
         tally = simulate(setting, inputs.blocks, makes(inputs.catalogue), advance)
-    return Simulated(policy, tally, time.perf_counter() - began_s)
+    return Simulated(shown, tally, time.perf_counter() - began_s)
 
 
 def bounded(inputs: Inputs, attainment: float) -> Bound:
@@ -84,7 +86,18 @@ def show(report: dict[str, Any]) -> None:
     _print(_table(summary.policies(policies, report.get("bound"))))
     if len(policies) == 1:
         _print(_table(summary.workloads(policies[0])))
-    for warning in summary.warnings(policies, report.get("bound")):
+    _warn(policies, report.get("bound"))
+
+
+def show_change(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Two reports on one trace, side by side."""
+    _print(_table(summary.policies([before, after], differing="rules")))
+    _print(_table(summary.changes(before, after)))
+    _warn([before, after])
+
+
+def _warn(reports: list[dict[str, Any]], bound: dict[str, Any] | None = None) -> None:
+    for warning in summary.warnings(reports, bound):
         out.print(warning, style="yellow", highlight=False, soft_wrap=True)
 
 

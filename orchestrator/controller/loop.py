@@ -217,6 +217,7 @@ class Controller:
             created_at_s=now_s,
             endpoints=endpoints,
             quotes=quotes,
+            prompt_tokens=self._outlook.prompt_tokens,
             holds={pool: held.hold for pool, held in memory.holds.items()},
             bursts=planned.bursts if self._acts else dict.fromkeys(planned.bursts, ADVISED),
             budget_left_usd=budget_left,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.capacity.forecast import LEARNED, Forecast, forecaster_of
-from orchestrator.capacity.load import Load
+from orchestrator.capacity.load import Load, Prompts
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.safe_log import without_text
 
@@ -25,6 +25,7 @@ class Outlook:
     def __init__(self, catalogue: Catalogue, path: Path, now_s: float) -> None:
         self._path = path
         self._forecaster = forecaster_of(catalogue)
+        self._prompts = Prompts(catalogue)
         self._written_s = now_s
         self._writing: asyncio.Task[None] | None = None
         self._read()
@@ -33,11 +34,18 @@ class Outlook:
         """Other rules; what was learned of workloads that stay is kept."""
         before, self._forecaster = self._forecaster, forecaster_of(catalogue)
         self._forecaster.learn(before.workloads, before.learned())
+        self._prompts = Prompts(catalogue)
 
     def observe(self, load: Mapping[str, Load], now_s: float) -> Mapping[str, Forecast]:
         """By workload. `load`: since the last call."""
         self._forecaster.observe(load, now_s)
+        self._prompts.add(load)
         return self._forecaster.forecasts()
+
+    @property
+    def prompt_tokens(self) -> dict[str, float]:
+        """Mean of what models are asked."""
+        return self._prompts.means()
 
     def write_when_due(self, now_s: float) -> None:
         """Beside the event loop; a disk that hangs is not waited for."""

@@ -14,6 +14,7 @@ class Question:
     __slots__ = (
         "facts",
         "load",
+        "reading_s",
         "ready",
         "room",
         "selection",
@@ -40,6 +41,8 @@ class Question:
         tick old."""
         self.turn_s: Floats
         """Between two slots that become free when all are taken."""
+        self.reading_s: Floats
+        """Of the prompts before one's own, for each request at the endpoint."""
         self.usd_per_gpu_hour: Floats
         """Not a number without a quote; 0 for what is not paid by the hour."""
         self.usd_per_million_tokens: Floats
@@ -48,14 +51,15 @@ class Question:
             self.ready,
             self.slots,
             self.room,
-            load,
+            others,
             self.turn_s,
+            self.reading_s,
             self.usd_per_gpu_hour,
             self.usd_per_million_tokens,
-        ) = view.table.take(selection.numbers, 1)
+        ) = view.rows(selection)
+        self.load = others
         if facts.inflight is not None:
-            load += facts.inflight.take(selection.numbers)
-        self.load = load
-        self.taken: Floats = np.minimum(load, self.slots)
+            self.load = others + facts.inflight.take(selection.numbers)
+        self.taken: Floats = np.minimum(self.load, self.slots)
         self.taken /= self.slots
         """The share of its slots that will be taken."""

@@ -73,5 +73,7 @@ class Snapshot(Frozen):
     """By pool."""
     bursts: dict[str, BurstState] = {}
     """By workload."""
+    prompt_tokens: dict[str, float] = {}
+    """Mean of what a model is asked, by model."""
     budget_left_usd: dict[str, float] = {}
     """By workload; absent: no budget is set."""

@@ -7,6 +7,7 @@ import numpy as np
 from orchestrator.policy.arrays import Bools, Floats
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
+from orchestrator.policy.selection import Selection
 from orchestrator.policy.snapshot import EndpointState, Snapshot
 
 UNKNOWN = EndpointState()
@@ -26,7 +27,7 @@ def room(slots: int) -> int:
 class View:
     """What one gateway decides on: made once for each snapshot, never changed."""
 
-    __slots__ = ("catalogue", "held", "snapshot", "table")
+    __slots__ = ("_rows", "catalogue", "held", "snapshot", "table")
 
     def __init__(self, catalogue: Catalogue, snapshot: Snapshot, gateway_id: str = "") -> None:
         """`gateway_id` is whose view it is: the requests that it has open itself are counted as
@@ -36,11 +37,21 @@ class View:
         columns = [_column(c, snapshot, gateway_id) for c in catalogue.candidates.values()]
         self.table: Floats = np.array(columns, np.float64).T.copy()
         """Its rows are described at `Question`, which takes what it needs of each."""
+        self._rows: dict[Selection, tuple[Floats, ...]] = {}
         self.held: Bools | None = None
         """By candidate number, whether its pool takes no request. None when all do."""
         if snapshot.holds:
             pools = [c.pool.name for c in catalogue.candidates.values()]
             self.held = np.array([pool in snapshot.holds for pool in pools], bool)
+
+    def rows(self, selection: Selection) -> tuple[Floats, ...]:
+        """The table's, of these candidates alone."""
+        rows = self._rows.get(selection)
+        if rows is None:
+            table = self.table.take(selection.numbers, 1)
+            table.flags.writeable = False
+            rows = self._rows[selection] = tuple(table)
+        return rows
 
     def replicas(self, endpoint: str) -> int:
         """That are ready."""
@@ -51,6 +62,7 @@ def _column(candidate: Candidate, snapshot: Snapshot, gateway_id: str) -> tuple[
     state = snapshot.endpoints.get(candidate.endpoint, UNKNOWN)
     slots = max(1, state.ready_replicas * candidate.variant.max_num_seqs)
     quote = snapshot.quotes.get(candidate.pool.name)
+    slot_s = DEFAULT_SLOT_S if state.slot_s is None else state.slot_s
     others = [n for gateway, n in state.inflight.items() if gateway != gateway_id]
     # A gateway that others leave no room takes its part all the same, and they give way to it.
     part = ceil(room(slots) / (len(others) + 1)) if gateway_id else 0
@@ -61,7 +73,18 @@ def _column(candidate: Candidate, snapshot: Snapshot, gateway_id: str) -> tuple[
         slots,
         max(room(slots), sum(others) + part),
         sum(others) + 1,
-        (DEFAULT_SLOT_S if state.slot_s is None else state.slot_s) / slots,
+        slot_s / slots,
+        _reading_s(candidate, snapshot, slot_s) / max(1, state.ready_replicas),
         0.0 if candidate.pool.price.tokens else per_hour,
         float("nan") if per_million is None else per_million,
     )
+
+
+def _reading_s(candidate: Candidate, snapshot: Snapshot, slot_s: float) -> float:
+    """How long a replica will still read for each request that it has: an ordinary prompt, by the
+    chance that it is not read yet."""
+    tokens = snapshot.prompt_tokens.get(candidate.model.name)
+    if tokens is None or candidate.performance is None:
+        return 0.0
+    read_s = tokens / candidate.performance.prefill_tokens_per_s
+    return read_s * read_s / (read_s + slot_s)

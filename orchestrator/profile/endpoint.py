@@ -1,7 +1,7 @@
 """An engine, asked as any client asks it. Times are the event loop's."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from orchestrator.profile.fit import ProfileError, Read, Timeline
 from orchestrator.signals.engine import EngineMetrics, parse
 from orchestrator.signals.exposition import samples
 
+DATA = b"data: "
+EVENT = DATA + b"{"
 CACHE = "vllm:cache_config_info"
 LOOK_TIMEOUT = aiohttp.ClientTimeout(total=10)
 QUOTED_CHARACTERS = 300
@@ -88,18 +90,16 @@ class Endpoint:
         if self.about.is_vllm:
             options["stream_options"]["continuous_usage_stats"] = True
             options["ignore_eos"] = True
-        count = 0
+        count, rest = 0, b""
         try:
             async with self._posted(prompt, max_tokens=tokens, **options) as response:
                 if response.status != 200:
                     await self._checked(response)
-                async for line in response.content:
-                    chunk = self._chunk(line)
-                    if chunk is None:
-                        continue
-                    # One that does not tell how many tokens came so far is a token itself.
-                    usage = chunk.get("usage")
-                    count = usage["completion_tokens"] if usage else count + 1
+                # Whatever came is looked at together: with many streams a look at each token would
+                # take longer than the engine takes to make it.
+                async for piece in response.content.iter_any():
+                    *lines, rest = (rest + piece).split(b"\n")
+                    count = self._count([line for line in lines if line.startswith(EVENT)], count)
                     if count and (not timeline or count > timeline[-1][1]):
                         timeline.append((_now_s(), count))
                         if len(timeline) == 1:
@@ -107,14 +107,18 @@ class Endpoint:
         except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError):
             raise ProfileError(f"{self._url}: a stream broke off; see the engine's log") from None
 
-    def _chunk(self, line: bytes) -> dict[str, Any] | None:
-        """With a token, of a line of a stream. Raises ProfileError."""
-        if not line.startswith(b"data: {"):
-            return None
-        chunk: dict[str, Any] = orjson.loads(line[6:])
-        if "error" in chunk:
-            raise ProfileError(f"{self._url}: a stream broke off: {_quoted(line)}")
-        return chunk if chunk.get("choices") else None
+    def _count(self, events: Sequence[bytes], before: int) -> int:
+        """The tokens so far: by the last word of an engine that tells, else one an event. Raises
+        ProfileError."""
+        failure = next((e for e in events if e.startswith(EVENT + b'"error"')), None)
+        if failure is not None:
+            raise ProfileError(f"{self._url}: a stream broke off: {_quoted(failure)}")
+        if not events:
+            return before
+        if self.about.is_vllm:
+            usage = orjson.loads(events[-1][len(DATA) :]).get("usage")
+            return usage["completion_tokens"] if usage else before
+        return before + sum(bool(orjson.loads(e[len(DATA) :]).get("choices")) for e in events)
 
     def _posted(self, prompt: str, **options: Any) -> "aiohttp.client._RequestContextManager":
         body = {"model": self.about.model, "prompt": prompt, "temperature": 0, **options}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
 
+from orchestrator.capacity.load import Load
 from orchestrator.capacity.planner import Observation, Plan
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
@@ -17,10 +18,14 @@ from orchestrator.simulate.policies import CapacityPolicy
 HPA_TOLERANCE = 0.1
 HPA_DOWNSCALE_STABILIZATION_S = 300.0
 HPA_SYNC_S = 15.0
-"""Defaults of Kubernetes' HorizontalPodAutoscaler."""
+HPA_MOST_PODS, HPA_MOST_TIMES = 4, 2
+"""Defaults of Kubernetes' HorizontalPodAutoscaler. At once it adds the greater of the two: so many
+pods, or up to so many times those that there are."""
 WAITING_PER_REPLICA = 5.0
-"""Threshold of the KEDA trigger on vLLM's waiting requests that its production stack documents."""
+"""Threshold of the KEDA trigger on vLLM's waiting requests that its production stack documents.
+KEDA's own `cooldownPeriod` is as long as the HPA's stabilization."""
 UTILIZATION = 0.8
+SKYSERVE_WINDOW_S = 60.0
 SKYSERVE_UPSCALE_S = 300.0
 SKYSERVE_DOWNSCALE_S = 1200.0
 """SkyServe's defaults for its autoscaler by the request rate."""
@@ -33,13 +38,39 @@ class _Fixed:
 
     catalogue: Catalogue
     name: str = "static on-prem"
+    _ready: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """How many served when last there were more of them, or none was on its way; and when."""
 
     def plan(self, seen: Observation, version: int, now_s: float) -> Plan:
-        targets = {
-            e: c.pool.max_replicas if c.pool.min_replicas else self._rented(c, seen, now_s)
-            for e, c in self.catalogue.candidates.items()
-        }
+        targets = {}
+        for endpoint, candidate in self.catalogue.candidates.items():
+            pool = candidate.pool
+            if self._is_rented(pool.name):
+                wanted = max(self._rented(candidate, seen, now_s), pool.min_replicas)
+            else:
+                wanted = self._owned(candidate)
+            targets[endpoint] = self._tried_again(candidate, wanted, seen, now_s)
         return Plan(self._bursts(seen, now_s), targets, dict.fromkeys(targets, self.name), {})
+
+    def _owned(self, candidate: Candidate) -> int:
+        return candidate.pool.max_replicas if candidate.pool.min_replicas else 0
+
+    def _is_rented(self, pool: str) -> bool:
+        return any(pool in self.catalogue.burst_pools(name) for name in self.catalogue.workloads)
+
+    def _tried_again(
+        self, candidate: Candidate, wanted: int, seen: Observation, now_s: float
+    ) -> int:
+        """Those that do not come for long are given up for one look, and ordered anew."""
+        endpoint = candidate.endpoint
+        ready = seen.endpoints.get(endpoint, NOTHING).ready_replicas
+        before, since_s = self._ready.get(endpoint, (ready, now_s))
+        if ready > before or seen.standing.get(endpoint, 0) <= ready:
+            since_s = now_s
+        patience = self.catalogue.configuration.controller.provision_patience
+        is_stuck = now_s - since_s > candidate.pool.provision_s * patience
+        self._ready[endpoint] = (ready, now_s if is_stuck else since_s)
+        return min(wanted, ready) if is_stuck else wanted
 
     def _rented(self, candidate: Candidate, seen: Observation, now_s: float) -> int:
         return 0
@@ -73,14 +104,13 @@ class _Fixed:
 
 @dataclass
 class _Reactive(_Fixed):
-    """Rented pools follow a metric as the HPA does: desired = ceil(replicas × metric / target)."""
+    """Rented pools follow a metric as the HPA does."""
 
     name: str = "HPA"
     _wanted: dict[str, deque[tuple[float, int]]] = field(default_factory=dict)
     _synced: dict[str, tuple[float, int]] = field(default_factory=dict)
 
-    def _ratio(self, candidate: Candidate, state: EndpointState) -> float:
-        """Metric over target, of replicas that serve."""
+    def _desired(self, candidate: Candidate, seen: Observation, standing: int) -> int:
         raise NotImplementedError
 
     def _rented(self, candidate: Candidate, seen: Observation, now_s: float) -> int:
@@ -89,14 +119,10 @@ class _Reactive(_Fixed):
         synced_s, target = self._synced.get(candidate.endpoint, (-HPA_SYNC_S, 0))
         if now_s - synced_s < HPA_SYNC_S:
             return target
-        replicas = seen.standing.get(candidate.endpoint, 0)
-        state = seen.endpoints.get(candidate.endpoint, NOTHING)
-        desired = replicas
-        if not state.ready_replicas:
-            desired = max(1, replicas) if self._overflow(candidate, seen) else 0
-        elif abs((ratio := self._ratio(candidate, state)) - 1) > HPA_TOLERANCE:
-            desired = ceil(replicas * ratio)
-        desired = min(desired, candidate.pool.max_replicas)
+        standing = seen.standing.get(candidate.endpoint, 0)
+        most = max(standing + HPA_MOST_PODS, standing * HPA_MOST_TIMES)
+        desired = self._desired(candidate, seen, standing)
+        desired = min(desired, most, candidate.pool.max_replicas)
         # Never below what was wanted at any time of the window.
         wanted = self._wanted.setdefault(candidate.endpoint, deque())
         wanted.append((now_s, desired))
@@ -106,34 +132,46 @@ class _Reactive(_Fixed):
         self._synced[candidate.endpoint] = (now_s, target)
         return target
 
-    def _overflow(self, candidate: Candidate, seen: Observation) -> bool:
-        """Whether requests wait at a home of those who may go there."""
-        return any(
-            seen.endpoints.get(c.endpoint, NOTHING).waiting
-            + seen.endpoints.get(c.endpoint, NOTHING).queued
+    def _waiting(self, candidate: Candidate, seen: Observation) -> int:
+        """Requests that wait there, or at a home of those who may go there."""
+        endpoints = {candidate.endpoint} | {
+            c.endpoint
             for w in self.catalogue.configuration.workloads
             if candidate.pool.name in self.catalogue.burst_pools(w.name)
             for c in self.catalogue.home(w.name)
-        )
+        }
+        states = (seen.endpoints.get(endpoint, NOTHING) for endpoint in endpoints)
+        return sum(state.waiting + state.queued for state in states)
 
 
 @dataclass
 class _OnQueue(_Reactive):
+    """desired = ceil(waiting / threshold), down to the pool's minimum."""
+
     name: str = "KEDA on queue"
 
-    def _ratio(self, candidate: Candidate, state: EndpointState) -> float:
-        waiting = state.waiting + state.queued
-        # Without a queue the metric is 0; replicas that answer are kept.
-        return max(waiting / state.ready_replicas / WAITING_PER_REPLICA, 1.0 * (state.running > 0))
+    def _desired(self, candidate: Candidate, seen: Observation, standing: int) -> int:
+        return ceil(self._waiting(candidate, seen) / WAITING_PER_REPLICA)
 
 
 @dataclass
 class _OnUtilization(_Reactive):
+    """desired = ceil(ready × utilization / target); from none it starts where requests wait."""
+
     name: str = "HPA on utilization"
 
-    def _ratio(self, candidate: Candidate, state: EndpointState) -> float:
-        slots = state.ready_replicas * candidate.variant.max_num_seqs
-        return (state.running + state.waiting) / slots / UTILIZATION
+    def _desired(self, candidate: Candidate, seen: Observation, standing: int) -> int:
+        state = seen.endpoints.get(candidate.endpoint, NOTHING)
+        ready = state.ready_replicas
+        if not ready:
+            return max(1, standing) if self._waiting(candidate, seen) else 0
+        busy = (state.running + state.waiting) / candidate.variant.max_num_seqs / UTILIZATION
+        if abs(busy / ready - 1) <= HPA_TOLERANCE:
+            return standing
+        # Those that are on their way count as idle: what they will take is not ordered twice.
+        if busy > ready and busy / max(standing, ready) - 1 <= HPA_TOLERANCE:
+            return standing
+        return ceil(busy)
 
 
 @dataclass
@@ -142,14 +180,8 @@ class _AllCloud(_OnUtilization):
 
     name: str = "all cloud"
 
-    def plan(self, seen: Observation, version: int, now_s: float) -> Plan:
-        planned = super().plan(seen, version, now_s)
-        for endpoint, candidate in self.catalogue.candidates.items():
-            if candidate.pool.min_replicas:
-                planned.targets[endpoint] = self._owned(candidate)
-            elif self._is_first(candidate):
-                planned.targets[endpoint] = max(1, planned.targets[endpoint])
-        return planned
+    def _rented(self, candidate: Candidate, seen: Observation, now_s: float) -> int:
+        return max(super()._rented(candidate, seen, now_s), 1 * self._is_first(candidate))
 
     def _owned(self, candidate: Candidate) -> int:
         stays = any(
@@ -161,34 +193,56 @@ class _AllCloud(_OnUtilization):
 
 @dataclass
 class _RequestRate(_Fixed):
-    """SkyServe: replicas for the request rate, up and down after delays; spot with on-demand
-    replicas while spot ones are missing."""
+    """SkyServe: replicas for the request rate of the last minute, owned ones first, up and down
+    after delays. `target_qps_per_replica` is what one does of the mean request so far. On-demand
+    replicas beside spot ones are its base fallback: the pool's minimum."""
 
     name: str = "SkyServe"
     _since_s: dict[str, tuple[int, float]] = field(default_factory=dict)
     _target: dict[str, int] = field(default_factory=dict)
+    _recent: dict[str, deque[tuple[float, int]]] = field(default_factory=dict)
+    _all: dict[str, Load] = field(default_factory=dict)
+    """By model, as the next one is."""
+
+    def plan(self, seen: Observation, version: int, now_s: float) -> Plan:
+        for name, workload in self.catalogue.workloads.items():
+            model, load = workload.models[0], seen.load.get(name, Load())
+            so_far = self._all.get(model, Load())
+            self._all[model] = Load(
+                so_far.requests + load.requests,
+                so_far.prompt_tokens + load.prompt_tokens,
+                so_far.answered + load.answered,
+                so_far.output_tokens + load.output_tokens,
+            )
+            recent = self._recent.setdefault(model, deque())
+            recent.append((now_s, load.requests))
+            while recent[0][0] <= now_s - SKYSERVE_WINDOW_S:
+                recent.popleft()
+        return super().plan(seen, version, now_s)
 
     def _rented(self, candidate: Candidate, seen: Observation, now_s: float) -> int:
-        pool = candidate.pool
-        is_fallback = pool.capacity_type == "on-demand" and not self._is_first(candidate)
-        if not self._is_first(candidate) and not is_fallback:
+        if not self._is_first(candidate):
             return 0
-        if is_fallback:
-            return self._missing_spot(candidate, seen)
-        state = seen.endpoints.get(candidate.endpoint, NOTHING)
-        home = [c for w in self._going(candidate) for c in self.catalogue.home(w)]
-        demand = sum(seen.endpoints.get(c.endpoint, NOTHING).queued for c in home)
-        demand += state.running + state.waiting + state.queued
-        wanted = min(ceil(demand / candidate.variant.max_num_seqs), pool.max_replicas)
+        model = candidate.model.name
+        rps = sum(count for _, count in self._recent.get(model, ())) / SKYSERVE_WINDOW_S
+        owned = sum(
+            seen.endpoints.get(c.endpoint, NOTHING).ready_replicas
+            for c in self.catalogue.by_model[model]
+            if not self._is_rented(c.pool.name)
+        )
+        wanted = ceil(rps * self._work_s(candidate) / UTILIZATION) - owned
+        wanted = min(max(wanted, 0), candidate.pool.max_replicas)
         return self._delayed(candidate.endpoint, wanted, now_s)
 
-    def _going(self, candidate: Candidate) -> list[str]:
-        return [
-            w.name
-            for w in self.catalogue.configuration.workloads
-            if candidate.pool.name in self.catalogue.burst_pools(w.name)
-            and candidate.model.name in w.models
-        ]
+    def _work_s(self, candidate: Candidate) -> float:
+        """What a replica takes for the mean request, its batches full."""
+        of, performance = self._all.get(candidate.model.name, Load()), candidate.performance
+        if performance is None or not of.requests or not of.answered:
+            return 0.0
+        return (
+            of.prompt_tokens / of.requests / performance.prefill_tokens_per_s
+            + of.output_tokens / of.answered / performance.decode_tokens_per_s
+        )
 
     def _delayed(self, endpoint: str, wanted: int, now_s: float) -> int:
         target = self._target.get(endpoint, 0)
@@ -202,17 +256,6 @@ class _RequestRate(_Fixed):
         self._since_s[endpoint] = (direction, since_s)
         self._target[endpoint] = target
         return target
-
-    def _missing_spot(self, fallback: Candidate, seen: Observation) -> int:
-        missing = 0
-        for workload in self._going(fallback):
-            for pool in self.catalogue.burst_pools(workload)[:1]:
-                for candidate in self.catalogue.by_pool[pool]:
-                    if candidate.model is fallback.model and candidate.pool.capacity_type == "spot":
-                        state = seen.endpoints.get(candidate.endpoint, NOTHING)
-                        wanted = self._target.get(candidate.endpoint, 0)
-                        missing = max(missing, wanted - state.ready_replicas)
-        return min(missing, fallback.pool.max_replicas)
 
 
 @dataclass

@@ -18,8 +18,8 @@ from orchestrator.simulate.kernel.choice import rounded_prompt
 MOST_REMEMBERED = 1_000_000
 MOST_KNOWN = 200_000
 """All is forgotten when there is more: to be asked again changes nothing."""
-SLOTS, TURN = 1, 4
-"""Rows of a view's table; behind the second one are prices."""
+SLOTS, TURN, READING, PRICES = 1, 4, 5, (6, 7)
+"""Rows of a view's table."""
 REASONS = {"saturated": kernel.SATURATED, "no_capacity": kernel.NO_CAPACITY}
 
 
@@ -81,7 +81,7 @@ class Decider:
         column = view.table[:, number]
         # Nobody asks what costs a request there nothing more, nor how soon a slot becomes free
         # where one is free: what nobody asks for need not be the same to be met again.
-        asked = [*range(TURN), *((TURN + 1, TURN + 2) if not selection.paid_for[place] else ())]
+        asked = [*range(TURN), READING, *(() if selection.paid_for[place] else PRICES)]
         held = view.held is not None and bool(view.held[number])
         for is_full in (0, 1):
             seen = column.take([*asked, TURN] if is_full else asked).tobytes()

@@ -67,7 +67,7 @@ def _report(run: Simulated, about: Mapping[str, Any]) -> dict[str, Any]:
         "slo_attainment": _share(sum(w.in_slo for w in workloads), arrived, 1.0),
         "cost_usd": {"total": usd, "onprem": usd - cloud_usd, "cloud": cloud_usd},
         "cloud_fraction": _cloud_fraction(tally, away),
-        "bursts": tally.burst_count,
+        "bursts": sum(tally.bursts_by_workload.values()),
         "reversals_per_hour": _share(tally.reversals, tally.duration_s / HOUR_S),
         "residency_violations": sum(w.violations for w in workloads),
         "gpu_hours": sum(tally.gpu_hours_by_pool.values()),
@@ -76,7 +76,7 @@ def _report(run: Simulated, about: Mapping[str, Any]) -> dict[str, Any]:
         "replicas_started": tally.replicas_started,
         "replicas_lost": tally.replicas_lost,
         "by_workload": {
-            name: _of_workload(catalogue.workloads[name], of)
+            name: _of_workload(catalogue.workloads[name], of, tally.bursts_by_workload.get(name, 0))
             for name, of in tally.workloads.items()
         },
         "by_pool": {name: _of_pool(tally, name, name in away) for name in catalogue.pools},
@@ -103,7 +103,7 @@ def bound_report(bound: Bound, catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
-def _of_workload(workload: Workload, of: WorkloadTally) -> dict[str, Any]:
+def _of_workload(workload: Workload, of: WorkloadTally, bursts: int) -> dict[str, Any]:
     sent = sum(of.by_zone.values())
     return {
         "arrived": of.arrived,
@@ -118,6 +118,7 @@ def _of_workload(workload: Workload, of: WorkloadTally) -> dict[str, Any]:
         "itl_slo_s": workload.slo.itl_p95_s,
         "output_tokens": of.output_tokens,
         "share_by_zone": {zone: count / sent for zone, count in of.by_zone.items()},
+        "bursts": bursts,
         "residency_violations": of.violations,
     }
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from orchestrator.capacity.load import Load
+from orchestrator.capacity.load import Load, Prompts
 from orchestrator.capacity.planner import Observation, Plan
 from orchestrator.ledger.cost import Costs
 from orchestrator.policy.arrays import Floats, Ints
@@ -81,6 +81,7 @@ class _Run:
         self._seen: dict[str, tuple[dict[str, Any], EndpointState]] = {}
         self._quotes: dict[str, Quote] = {}
         self._counted = np.zeros((4, len(self._model.workloads)))
+        self._prompts = Prompts(catalogue)
         self.tally = Tally(self._model, policy.name, setting.tick_s)
 
     def run(self, blocks: Iterator[Arrivals], on_progress: Callable[[float], None]) -> Tally:
@@ -183,10 +184,12 @@ class _Run:
         counted = np.array([groups[name] for name in ("arrived", "arrived_tokens", "served")])
         counted = np.vstack([counted, groups["output_tokens"]])
         since, self._counted = counted - self._counted, counted
-        return {
+        load = {
             workload.name: Load(*map(int, since[:, number]))
             for number, workload in enumerate(self._model.workloads)
         }
+        self._prompts.add(load)
+        return load
 
     def _queued(self) -> list[int]:
         """Requests that wait in the gateway, each at the first place of its home."""
@@ -209,10 +212,12 @@ class _Run:
             serving = int(ready[candidate.number])
             if state.ready_replicas != serving:
                 states[candidate.endpoint] = state.model_copy(update={"ready_replicas": serving})
+        prompts = self._prompts.means()
         told = (
             tuple((s.ready_replicas, s.slot_s) for s in states.values()),
             tuple((s.phase, s.pool) for s in planned.bursts.values()),
             tuple(quotes.values()),
+            tuple(prompts.values()),
             tuple(left > 0 for left in budget_left.values()),
         )
         if told == self._told:
@@ -226,6 +231,7 @@ class _Run:
                 endpoints=states,
                 quotes=quotes,
                 bursts=planned.bursts,
+                prompt_tokens=prompts,
                 budget_left_usd=budget_left,
             )
         )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+ABSENT = "none"
 SIDES = {"onprem": "on-prem", "cloud": "cloud"}
 
 
@@ -15,9 +16,14 @@ class Summary:
     rows: list[tuple[str, ...]]
 
 
-def policies(reports: Sequence[dict[str, Any]], bound: dict[str, Any] | None = None) -> Summary:
+def policies(
+    reports: Sequence[dict[str, Any]],
+    bound: dict[str, Any] | None = None,
+    differing: str = "policy",
+) -> Summary:
+    """`differing`: what tells them apart."""
     head = (
-        *("policy", "USD", "on-prem", "cloud", "in SLO", "shed", "kept on-prem", "bursts"),
+        *(differing, "USD", "on-prem", "cloud", "in SLO", "shed", "kept on-prem", "bursts"),
         *("rev. / h", "GPU hours", "idle", "viola\N{SOFT HYPHEN}tions"),
     )
     rows = [_policy(of) for of in reports]
@@ -53,6 +59,23 @@ def attainment(reports: Sequence[dict[str, Any]]) -> Summary:
         for name in reports[0]["by_workload"]
     ]
     return Summary(("workload", *(of["policy"] for of in reports)), rows)
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> Summary:
+    """By workload, of two reports on one trace."""
+    old, new = before["by_workload"], after["by_workload"]
+    head = ("workload", "in SLO", "shed", "bursts", "zones")
+    rows = [
+        (
+            name,
+            *(
+                _moved(*pair)
+                for pair in zip(_short(old.get(name)), _short(new.get(name)), strict=True)
+            ),
+        )
+        for name in dict.fromkeys([*old, *new])
+    ]
+    return Summary(head, rows)
 
 
 def warnings(reports: Sequence[dict[str, Any]], bound: dict[str, Any] | None = None) -> list[str]:
@@ -112,8 +135,23 @@ def _workload(name: str, of: dict[str, Any]) -> tuple[str, ...]:
         _attained(of),
         *(_seconds(of[f"ttft_{which}_s"]) for which in ("p50", "p95", "slo")),
         *(_seconds(of[f"itl_{which}_s"]) for which in ("p50", "p95", "slo")),
-        ", ".join(f"{zone} {share:.0%}" for zone, share in of["share_by_zone"].items()),
+        _zones(of),
     )
+
+
+def _short(of: dict[str, Any] | None) -> tuple[str, ...]:
+    """Of a workload; None: it is not there."""
+    if of is None:
+        return (ABSENT,) * 4
+    return (_attained(of), str(of["shed"]), str(of["bursts"]), _zones(of))
+
+
+def _moved(before: str, after: str) -> str:
+    return after if before == after else f"{before} \N{RIGHTWARDS ARROW} {after}"
+
+
+def _zones(of: dict[str, Any]) -> str:
+    return ", ".join(f"{zone} {share:.0%}" for zone, share in of["share_by_zone"].items())
 
 
 def _attained(of: dict[str, Any]) -> str:

@@ -84,7 +84,8 @@ class Tally:
     usd_by_hour: list[dict[str, float]] = field(default_factory=list)
     """By zone, in each hour."""
     points: list[Point] = field(default_factory=list)
-    burst_count: int = 0
+    bursts_by_workload: dict[str, int] = field(default_factory=dict)
+    """How often each began to burst."""
     reversals: int = 0
     """Changes between bursting and not, of all workloads."""
     duration_s: float = 0
@@ -113,7 +114,8 @@ class Tally:
         for workload, state in bursts.items():
             before = self.bursts.get(workload, BurstState())
             was, bursting = (s.phase is BurstPhase.BURSTING for s in (before, state))
-            self.burst_count += bursting and not was
+            if bursting and not was:
+                self.bursts_by_workload[workload] = self.bursts_by_workload.get(workload, 0) + 1
             self.reversals += bursting != was
         self.bursts = bursts
         self.duration_s = now_s
