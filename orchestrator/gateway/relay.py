@@ -26,11 +26,11 @@ from orchestrator.gateway.placement import Placement
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.refusals import OUT_OF_TIME, interruption, too_late
 from orchestrator.gateway.request import InferenceRequest
-from orchestrator.gateway.retries import RetryBudget
 from orchestrator.gateway.sensitivity import Sensitivity
 from orchestrator.gateway.telemetry import Telemetry
 from orchestrator.gateway.upstream import UpstreamFailed, Upstreams
 from orchestrator.policy.grant import Grant
+from orchestrator.policy.retries import RetryBudget
 from orchestrator.policy.snapshot import Hold
 
 EVICTED = "evicted"

@@ -5,6 +5,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from orchestrator.policy.arrays import Floats
+from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.decide import Decision, decide
 from orchestrator.policy.facts import Facts
 from orchestrator.policy.selection import Selection
@@ -106,7 +107,7 @@ class Decider:
 
     def elsewhere(self, number: int) -> int:
         """Where the request goes on whose replica was lost, or why it does not: as the gateway
-        looks for it."""
+        looks for it. Raises UnknownSpeed."""
         model = self._model
         request = model.state.requests[number]
         workload = model.workloads[request["group"]]
@@ -122,16 +123,14 @@ class Decider:
             decision = self._wherever(facts._replace(smaller_variant=True))
         if decision.grant is None:
             return REASONS.get(decision.denied or "", kernel.NEVER)
-        return decision.grant.candidate.number
+        candidate = decision.grant.candidate
+        if candidate.performance is None:
+            raise _unknown_speed(candidate)
+        return candidate.number
 
     def unknown_speed(self) -> UnknownSpeed:
         """Of where the kernel would have sent a request."""
-        candidate = self._model.candidates[self._model.state.moment["chosen"][0]]
-        return UnknownSpeed(
-            f"variant '{candidate.variant.name}' has no `performance` on "
-            f"{candidate.pool.accelerator}, pool '{candidate.pool.name}': add one, with what "
-            "replicas do there"
-        )
+        return _unknown_speed(self._model.candidates[self._model.state.moment["chosen"][0]])
 
     def _wherever(self, facts: Facts) -> Decision:
         """Not where it was lost, but where nothing else serves, and other replicas are left."""
@@ -158,6 +157,14 @@ class Decider:
         return self._model.catalogue.selection(
             workload.name, workload.models[0], workload.data_class, smaller
         )
+
+
+def _unknown_speed(candidate: Candidate) -> UnknownSpeed:
+    return UnknownSpeed(
+        f"variant '{candidate.variant.name}' has no `performance` on "
+        f"{candidate.pool.accelerator}, pool '{candidate.pool.name}': add one, with what "
+        "replicas do there"
+    )
 
 
 def _columns(table: Floats) -> list[bytes]:

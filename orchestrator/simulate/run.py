@@ -17,6 +17,7 @@ from orchestrator.simulate import kernel
 from orchestrator.simulate.capacity_model import CapacityModel, Troubles
 from orchestrator.simulate.decider import Decider
 from orchestrator.simulate.fleet_model import GATEWAY, FleetModel
+from orchestrator.simulate.losses import Losses
 from orchestrator.simulate.policies import CapacityPolicy
 from orchestrator.simulate.prices import Prices, Series
 from orchestrator.simulate.tables import NOBODY, quantiles_s
@@ -70,6 +71,7 @@ class _Run:
             self._model, setting.supply, setting.troubles, np.random.default_rng(setting.seed)
         )
         self._decider = Decider(self._model)
+        self._losses = Losses(self._model, self._decider)
         window_s = catalogue.configuration.controller.window_s
         self._window = _Window(self._model, window_s, setting.tick_s)
         self._costs = Costs()
@@ -129,8 +131,7 @@ class _Run:
         planned = self._policy.plan(seen, self._version, setting.epoch_s + now_s)
         capacity.order(planned.targets, now_s)
         self._tell(planned, quotes, budget_left, now_s)
-        for number in self._model.lost():
-            kernel.go_on(self._model.state, number, self._decider.elsewhere(number))
+        self._losses.settle(now_s)
         self.tally.tick(now_s, capacity, planned.bursts, quotes)
 
     def _observe(self, quotes: dict[str, Quote], budget_left: dict[str, float]) -> Observation:

@@ -33,6 +33,7 @@ REQUEST = np.dtype(
         ("arrival_s", "f8"),
         ("first_token_s", "f8"),  # not a number before it
         ("answered", "f8"),  # tokens that came from replicas which were lost since
+        ("attempts", "i8"),
         ("lost_at", "i8"),  # the endpoint of the last of these
         ("prompt_tokens", "f8"),  # with what was answered; so it is for the next
         ("output_tokens", "f8"),  # without it

@@ -25,12 +25,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.spec import Timeouts
-from orchestrator.gateway import ejection, retries
+from orchestrator.gateway import ejection
 from orchestrator.gateway.attempts import Attempts
 from orchestrator.gateway.inflight import Inflight
 from orchestrator.gateway.records import Records
 from orchestrator.gateway.refusals import OUT_OF_TIME
 from orchestrator.ledger.usage import UsageRecord
+from orchestrator.policy import retries
 from tests.fault_proxy import CORRUPTING, Answer, Fault, FaultProxy, Kind, boundaries
 from tests.integration.engines import text
 from tests.integration.running import Running, running

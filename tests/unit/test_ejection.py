@@ -11,7 +11,7 @@ from orchestrator.gateway.ejection import (
     MIN_ATTEMPTS,
     Ejection,
 )
-from orchestrator.gateway.retries import CAPACITY, PER_S, RetryBudget
+from orchestrator.policy.retries import CAPACITY, PER_S, RetryBudget
 
 TRIAL = object()
 ILL = ["cut"] * FAILURES_IN_A_ROW

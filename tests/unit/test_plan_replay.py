@@ -76,7 +76,7 @@ def test_a_lower_ceiling_saves_the_dollars_of_bursts_and_costs_objectives(
     assert shown.exit_code == 0, shown.output
     (row,) = (line for line in rows(shown) if line.startswith("assistant") and "%" in line)
     assert re.fullmatch(
-        r"assistant +\S+ → \S+ +0 → \d+ +\d+ → 0 +site .*, cloud-eu .* → site 100%", row
+        r"assistant +\S+ → \S+ +\d+ → \d+ +\d+ → 0 +site .*, cloud-eu .* → site 100%", row
     )
 
 

@@ -160,6 +160,17 @@ def test_answers_go_on_with_their_variant_where_a_replica_is_left() -> None:
     assert records.by_zone == {"onprem": 3}
 
 
+def test_after_a_loss_there_are_no_more_attempts_than_the_retry_budget_has() -> None:
+    def change(raw: dict[str, Any]) -> None:
+        two_at_home(raw)
+        raw["models"][0]["variants"][0]["max_num_seqs"] = 64
+
+    rows: list[Row] = [(1.0 + n / 1000, 10, 2000, RECORDS) for n in range(60)]
+    tally = run(world(change), rows, supply=LOSS)
+    # 30 were on the one that is lost; at most 20 attempts are saved up.
+    assert tally.workloads["records"].shed == 10
+
+
 def test_an_answer_that_has_begun_goes_on_with_no_other_variant() -> None:
     def change(raw: dict[str, Any]) -> None:
         variant = raw["models"][0]["variants"][0]

@@ -25,6 +25,7 @@ def _send(state: State, number: int, endpoint: int) -> None:
     """To the replica with the fewest requests."""
     e, request = state.endpoints[endpoint], state.requests[number]
     state.sent[request.group, endpoint] += 1
+    request.attempts += 1
     if request.prompt_tokens + request.output_tokens > e.context_tokens:
         # The engine refuses it.
         service.refuse(state, number)
@@ -134,6 +135,7 @@ def _arrive(
     request.prompt_tokens, request.output_tokens = prompt_tokens, output_tokens
     request.first_token_s = request.held_from_s = np.nan
     request.answered = request.said = request.charged = 0.0
+    request.attempts = 0
     state.groups[group].arrived += 1
     state.groups[group].arrived_tokens += prompt_tokens
     moment.arrived = number
