@@ -69,9 +69,9 @@ class Schedule(Spec):
 
 
 class Burst(Spec):
-    """When a workload may leave its home pools, for where, and when it comes back. Where the variants
-    have `performance`, it also leaves ahead of a load that is forecast not to fit at home, and comes
-    back when the load fits into three quarters of it."""
+    """When a workload may leave its home pools, for where, and when it comes back. Where the
+    variants have `performance`, it also leaves ahead of a load that is forecast not to fit at home,
+    and comes back when the load fits into three quarters of it."""
 
     pools: list[Name] = Field(
         min_length=1, description="where it may go; the cheapest that the ceiling allows is taken"
