@@ -1,5 +1,6 @@
 """Configurations for tests: one small world, and Hypothesis strategies for any."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -122,6 +123,25 @@ def timed() -> Catalogue:
         }
     ]
     raw["workloads"][0]["slo"]["itl_p95_s"] = 0.05
+    return Catalogue(Configuration.model_validate(raw), "v1")
+
+
+def roomy(
+    *,
+    home: int = 2,
+    cloud: int = 20,
+    assistant: Mapping[str, Any] | None = None,
+    records: Mapping[str, Any] | None = None,
+    more: Sequence[Mapping[str, Any]] = (),
+) -> Catalogue:
+    """The timed world with so many replicas, and with workloads changed. `more`: workloads that are
+    the assistant but for this."""
+    raw: dict[str, Any] = timed().configuration.model_dump(mode="json")
+    raw["pools"][0]["max_replicas"] = home
+    raw["pools"][1]["max_replicas"] = cloud
+    raw["workloads"] += [{**raw["workloads"][0], **changed} for changed in more]
+    raw["workloads"][0] |= assistant or {}
+    raw["workloads"][1] |= records or {}
     return Catalogue(Configuration.model_validate(raw), "v1")
 
 

@@ -72,8 +72,7 @@ def trigger(spec: Burst, signals: BurstSignals, now_s: float) -> str | None:
         if queue > spec.queue_per_replica:
             return f"{queue:.0f} requests wait per home replica, above {spec.queue_per_replica:g}"
     if signals.needed:
-        more = f"{signals.needed} replica{'s' if signals.needed > 1 else ''}"
-        return f"the load that is forecast needs {more} more than home has"
+        return f"the load that is forecast needs {signals.needed} more than home has"
     for schedule in spec.schedule:
         if in_hours(schedule, now_s):
             return f"the schedule says so until {schedule.end:%H:%M} {schedule.timezone}"

@@ -62,7 +62,7 @@ class Forecast(NamedTuple):
     """The same of their prompt tokens, in ordinary prompts: with that of their lengths."""
 
 
-def forecaster_of(catalogue: Catalogue) -> "Forecaster":
+def forecaster_of(catalogue: Catalogue, is_steady: bool = False) -> "Forecaster":
     """For as long as the fastest place that can be ordered for a workload takes to come."""
     workloads = list(catalogue.workloads)
     horizons_s = []
@@ -70,7 +70,7 @@ def forecaster_of(catalogue: Catalogue) -> "Forecaster":
         away = (catalogue.burst_candidate(name, pool) for pool in catalogue.burst_pools(name))
         places = [c for c in away if c is not None] or catalogue.home(name)
         horizons_s.append(min((c.pool.provision_s for c in places), default=STEP_S))
-    return Forecaster(workloads, horizons_s)
+    return Forecaster(workloads, horizons_s, is_steady)
 
 
 def at_rate(rps: float, prompt_tokens: float, output_tokens: float) -> Forecast:
@@ -85,6 +85,8 @@ class Forecaster:
     workloads: Sequence[str]
     horizons_s: Sequence[float]
     """From an order to a replica that serves, by workload."""
+    is_steady: bool = False
+    """Whether the load is taken to stay as it is, for certain."""
     _since_s: float | None = None
     _listens: bool = False
     _forecasts: dict[str, Forecast] = field(default_factory=dict)
@@ -141,12 +143,18 @@ class Forecaster:
 
     def learn(self, workloads: Sequence[str], learned: Mapping[str, Floats]) -> None:
         """Takes over what one before knew of the same workloads. Raises ValueError where it does
-        not fit."""
+        not fit, and then takes nothing."""
         numbers = {name: number for number, name in enumerate(workloads)}
-        for name in LEARNED:
-            own, given = getattr(self, f"_{name}"), np.asarray(learned[name], float)
+        taken = {name: np.asarray(learned[name], float) for name in LEARNED}
+        for name, given in taken.items():
+            own = getattr(self, f"_{name}")
             if given.shape != (len(workloads), *own.shape[1:]):
                 raise ValueError(f"{name} has shape {given.shape}")
+            known = given[~np.isnan(given)] if name == "shape" else given
+            if not (np.isfinite(known) & (known >= 0)).all():
+                raise ValueError(f"{name} has values that are no rates, lengths or counts")
+        for name, given in taken.items():
+            own = getattr(self, f"_{name}")
             for number, workload in enumerate(self.workloads):
                 if workload in numbers:
                     own[number] = given[numbers[workload]]
@@ -175,7 +183,7 @@ class Forecaster:
         self._usual += usual_weight * (rate - self._usual)
         self._measure(window, passed_s)
         self._learn_shape(rate, now_s)
-        base = self._level * self._shape_ratio(now_s)
+        base = self._level * (1.0 if self.is_steady else self._shape_ratio(now_s))
         row = self._steps % len(self._bases)
         self._bases[row] = base
         floor = self._usual
@@ -238,6 +246,8 @@ class Forecaster:
             if counts.sum() < ENOUGH:
                 counts = self._measured[number].sum(axis=0)
             ratios = _quantiles(counts, float(noise[number]))
+            if self.is_steady:
+                ratios = np.ones(len(SHARES))
             rps = np.maximum((base[number] + floor[number]) * ratios - floor[number], 0.0)
             self._forecasts[name] = Forecast(
                 tuple(rps.tolist()),

@@ -12,7 +12,7 @@ from orchestrator.capacity.load import Load
 from orchestrator.capacity.override import Override
 from orchestrator.capacity.provision import NOTHING_ORDERED, Progress, Provision, follow_up
 from orchestrator.capacity.sizing import Sizing
-from orchestrator.config.spec import Burst
+from orchestrator.config.spec import Burst, Workload
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import (
@@ -156,9 +156,7 @@ def _bursts(
             signals,
             unavailable=_unavailable(catalogue, observation, workload.name, provisions, now_s),
             override=override if override is not None and override.holds(now_s) else None,
-            needed=_needed(
-                catalogue, sizing, workload.name, before.pool or workload.burst.pools[0]
-            ),
+            needed=_needed(catalogue, sizing, workload, before),
         )
         state = step(workload, before, signals, now_s)
         limit_s = catalogue.configuration.controller.drain_timeout_s
@@ -174,9 +172,19 @@ def _bursts(
     return after
 
 
-def _needed(catalogue: Catalogue, sizing: Sizing, workload: str, pool: str) -> int | None:
-    candidate = catalogue.burst_candidate(workload, pool)
-    return sizing.rented_replicas([workload], candidate) if candidate else None
+def _needed(
+    catalogue: Catalogue, sizing: Sizing, workload: Workload, state: BurstState
+) -> int | None:
+    """Of the pool that it bursts to, or else of the first that can give something."""
+    assert workload.burst is not None
+    needed = None
+    for pool in [state.pool] if state.pool else workload.burst.pools:
+        candidate = catalogue.burst_candidate(workload.name, pool)
+        if candidate is not None:
+            needed = sizing.rented_replicas([workload.name], candidate)
+            if needed:
+                break
+    return needed
 
 
 def _wanted(

@@ -18,7 +18,7 @@ rate has lasted for a while: a short peak above what replicas can do ends before
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import erfc, exp, sqrt
+from math import erfc, exp, pi, sqrt
 
 from orchestrator.config.spec import Slo
 from orchestrator.policy.candidate import Candidate
@@ -33,6 +33,9 @@ ANSWER_VARIATION = 1.0
 
 LASTS_S = 30.0
 """For how long a rate has lasted when its requests wait, in the mean."""
+LEAST_REPLICAS = 1e-6
+"""Less of one serves nobody."""
+LARGEST_EXPONENT = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class ReplicaModel:
         is what others leave of it."""
         if rps <= 0:
             return 0.0
-        if replicas <= 0:
+        if replicas < LEAST_REPLICAS:
             return 1.0
         late = 0.0
         for servers, service_s, variation in (
@@ -122,7 +125,7 @@ class ReplicaModel:
 
     def most_rps(self, replicas: float, late_share: float) -> float:
         """That so many replicas carry with no more of them late."""
-        if replicas <= 0:
+        if replicas < LEAST_REPLICAS:
             return 0.0
         low, high = 0.0, 1.5 * replicas / self.work_s
         for _ in range(12):
@@ -138,11 +141,14 @@ def _beyond(spare_s: float, drift: float, spread: float) -> float:
     """The chance that a queue which was empty `LASTS_S` ago takes longer than `spare_s`. `drift`:
     by how much it grows in a second; `spread`: the variance of that."""
     deviation = sqrt(spread * LASTS_S)
-    above = _normal((drift * LASTS_S - spare_s) / deviation)
+    grown, below = (drift * LASTS_S - spare_s) / deviation, (drift * LASTS_S + spare_s) / deviation
     exponent = 2 * drift * spare_s / spread
-    if exponent > 50:
-        return above
-    return above + exp(exponent) * _normal((-drift * LASTS_S - spare_s) / deviation)
+    if exponent < LARGEST_EXPONENT:
+        reflected = exp(exponent) * _normal(-below)
+    else:
+        # The same, by the first terms of the tail, where the factors are out of a float's range.
+        reflected = exp(-grown * grown / 2) / (sqrt(2 * pi) * (below + 1 / below))
+    return _normal(grown) + reflected
 
 
 def _normal(x: float) -> float:

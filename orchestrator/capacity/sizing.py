@@ -1,6 +1,7 @@
 """How many replicas the forecast load takes: at home first, and of what is rented for the rest.
 
-Workloads that may not leave have the first claim on their homes, then those of higher priority.
+Workloads that may not leave have the first claim on their homes, with all that they bring; then
+those of higher priority, with as much of it as is on time.
 What is rented is reckoned together with what they leave of home, for each share of a forecast: a
 peak which is rare enough to be within the objective is not paid for. Where it is said what a
 request outside its objectives costs, replicas are rented as long as they avert more.
@@ -20,7 +21,9 @@ ATTAINMENT = 0.99
 """Of the objectives: the share of requests that capacity is planned for."""
 PLANNED_LATE = 0.7 * (1 - ATTAINMENT)
 """The rest of what may be late is for what no forecast knows."""
-RETURN_SHARE = 0.9
+OVERLOADED_LATE = 0.5
+"""Of requests: more are late only where they come faster than they are served."""
+RETURN_SHARE = 0.75
 """Of home: a burst ends when the load fits into it."""
 NONE_LATE = 1e-5
 CLEAR_S = 60.0
@@ -77,6 +80,8 @@ class _Place:
     """Replicas that it can have."""
     claims: dict[str, list[float]] = field(default_factory=dict)
     """By workload, requests a second for each share."""
+    work_s: dict[str, float] = field(default_factory=dict)
+    """By workload, what a request takes of a replica."""
     mix: _Mix = field(default_factory=_Mix)
     _model: ReplicaModel | None = None
 
@@ -85,17 +90,28 @@ class _Place:
             self._model = self.mix.model(self.candidate)
         return self._model
 
-    def add(self, forecast: Forecast, slo: Slo) -> None:
-        self.mix.add(forecast, slo)
+    def add(self, workload: Workload, forecast: Forecast) -> None:
+        self.mix.add(forecast, workload.slo)
         self._model = None
+        alone = _Mix()
+        alone.add(forecast, workload.slo)
+        self.work_s[workload.name] = alone.model(self.candidate).work_s
 
-    def rps(self, without: Collection[str] = ()) -> list[float]:
-        """Of all claims but those of some workloads."""
+    def rps(self) -> list[float]:
+        """Of all claims."""
         total = [0.0] * len(WEIGHTS)
-        for name, claim in self.claims.items():
-            if name not in without:
-                total = [a + b for a, b in zip(total, claim, strict=True)]
+        for claim in self.claims.values():
+            total = [a + b for a, b in zip(total, claim, strict=True)]
         return total
+
+    def left(self, workloads: Collection[str]) -> list[float]:
+        """Replicas that all others leave to these."""
+        left = [float(self.most)] * len(WEIGHTS)
+        for name, claim in self.claims.items():
+            if name not in workloads:
+                work_s = self.work_s[name]
+                left = [max(a - b * work_s, 0.0) for a, b in zip(left, claim, strict=True)]
+        return left
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +208,7 @@ class Sizing:
             if speed not in own_s:
                 own_s[speed] = mix.model(candidate).work_s
             ratio = work_s / own_s[speed]
-            if place.claims.keys() <= set(workloads):
-                total = [each + place.most * ratio for each in total]
-                continue
-            others_s = place.model().work_s
-            for share, rps in enumerate(place.rps(without=workloads)):
-                total[share] += max(place.most - rps * others_s, 0.0) * ratio
+            total = [a + b * ratio for a, b in zip(total, place.left(workloads), strict=True)]
         return total
 
     def _fill(self, workload: Workload, forecast: Forecast, home: tuple[Candidate, ...]) -> None:
@@ -207,7 +218,7 @@ class Sizing:
             place = self._place(candidate)
             if not any(left):
                 continue
-            place.add(forecast, workload.slo)
+            place.add(workload, forecast)
             before = place.rps()
             most = self._most(place, max(map(sum, zip(left, before, strict=True))))
             taken = [
@@ -219,6 +230,8 @@ class Sizing:
         self._demands[workload.name] = _Demand(
             forecast, tuple(rps), workload.slo, home, not any(left)
         )
+        if workload.burst is None and any(left):
+            self._crowd(workload.name, home, left)
 
     def _most(self, place: _Place, wanted_rps: float) -> float:
         """Requests a second that it carries, or all that are wanted of it."""
@@ -226,6 +239,15 @@ class Sizing:
         if model.late_share(wanted_rps, place.most) <= PLANNED_LATE:
             return wanted_rps
         return model.most_rps(place.most, PLANNED_LATE)
+
+    def _crowd(self, workload: str, home: Iterable[Candidate], rps: Sequence[float]) -> None:
+        """What cannot leave is at home also where it is late."""
+        places = [self._places[c.endpoint] for c in home]
+        replicas = sum(place.most for place in places)
+        for place in places:
+            share = place.most / max(replicas, 1)
+            claim = place.claims[workload]
+            place.claims[workload] = [a + share * b for a, b in zip(claim, rps, strict=True)]
 
     def _backlog_rps(self, workload: Workload, home: Iterable[Candidate]) -> float:
         """What waits at home goes to the first who may leave it."""
@@ -320,7 +342,10 @@ def _worthwhile(
     usd_per_s: float,
     most: int,
 ) -> int:
-    """Replicas for which they and what they leave late cost the least together."""
+    """Replicas for which they and what they leave late cost the least together. What is more than
+    all of them carry is missed whatever is rented, and no reason to leave the rest late."""
+    carried = [model.most_rps(most + besides, OVERLOADED_LATE) for besides in home]
+    rps = [min(pair) for pair in zip(rps, carried, strict=True)]
     best, least_usd_per_s = 0, float("inf")
     for replicas in range(most + 1):
         late_usd_per_s = miss_usd * _late_rps(model, rps, home, replicas)

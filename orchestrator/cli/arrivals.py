@@ -1,6 +1,7 @@
 """Traces as the simulator takes them: with a workload for each request."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,19 @@ def arrivals(
             np.maximum(block.output_tokens, 1.0),
             groups,
         )
+
+
+@dataclass(frozen=True)
+class Trace:
+    """`arrivals`, read anew by whoever goes through them: memory does not grow with a trace."""
+
+    path: Path | None
+    workloads: Sequence[str]
+    mix: Mapping[str, float]
+    seed: int
+
+    def __iter__(self) -> Iterator[Arrivals]:
+        return arrivals(self.path, self.workloads, self.mix, self.seed)
 
 
 def _synthetic(seed: int) -> Requests:

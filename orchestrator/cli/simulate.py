@@ -68,7 +68,7 @@ def simulate(
     where its data may not be.
     """
     # Slow to import: only who simulates waits for it.
-    from orchestrator.cli.arrivals import arrivals, read_mix
+    from orchestrator.cli.arrivals import Trace, read_mix
     from orchestrator.cli.simulation import Inputs, bounded, run, show
     from orchestrator.policy.catalogue import Catalogue
     from orchestrator.simulate.decider import UnknownSpeed
@@ -83,7 +83,7 @@ def simulate(
         shares = read_mix(mix, loaded.configuration)
         inputs = Inputs(
             catalogue,
-            list(arrivals(trace, list(catalogue.workloads), shares, seed)),
+            Trace(trace, list(catalogue.workloads), shares, seed),
             read_series(prices, "usd_per_gpu_hour", catalogue.pools) if prices else {},
             read_series(supply, "replicas", catalogue.pools) if supply else {},
             moment.timestamp(),

@@ -1,8 +1,9 @@
 """Simulations as the command line runs and shows them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -30,7 +31,8 @@ class Inputs:
     """What every policy is given."""
 
     catalogue: Catalogue
-    blocks: list[Arrivals]
+    blocks: Iterable[Arrivals]
+    """Gone through by each."""
     prices: Mapping[str, Series]
     supply: Mapping[str, Series]
     epoch_s: float
@@ -48,7 +50,7 @@ class Inputs:
             seed=self.seed,
         )
 
-    @property
+    @cached_property
     def end_s(self) -> float:
         return max((float(b.arrival_s[-1]) for b in self.blocks if len(b.arrival_s)), default=0.0)
 

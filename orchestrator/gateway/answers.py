@@ -13,9 +13,10 @@ class Answer:
     """Takes what is passed on of a stream, or one whole body. What has no known shape is left
     out; of this class, everything is: its answers say nothing of their own."""
 
-    def take_event(self, event: bytes) -> None:
-        with suppress(orjson.JSONDecodeError):
-            self.take(orjson.loads(fields(event)[1]))
+    def take_events(self, events: bytes) -> None:
+        for event in events.split(b"\n\n"):
+            with suppress(orjson.JSONDecodeError):
+                self.take(orjson.loads(fields(event)[1]))
 
     def take(self, said: object) -> None:
         """A chunk as parsed, or a whole body."""

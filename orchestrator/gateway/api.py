@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 from orchestrator.config.spec import Gateway as Spec
@@ -79,8 +77,10 @@ class Api:
             if path in ENDPOINTS:
                 caller = await self._access.caller(headers)
                 caller.check_endpoint(ENDPOINTS[path].name)
-                with self._place():
-                    raw = await read_body(headers, receive, self._spec.max_body_bytes)
+                self._check_place()
+                self.open += 1
+                try:
+                    raw = await read_body(headers, scope, receive, self._spec.max_body_bytes)
                     assert arrival is not None, "an endpoint is no probe"
                     call = await self._intake.read(
                         request_id,
@@ -99,10 +99,16 @@ class Api:
                         while_connected(scope, receive),
                     ):
                         await self._relay.run(call)
+                finally:
+                    self.open -= 1
             elif self._batches.serves(path):
                 caller = await self._access.caller(headers)
-                with self._place():
+                self._check_place()
+                self.open += 1
+                try:
                     await self._batch(caller, scope, receive, send, request_id)
+                finally:
+                    self.open -= 1
             else:
                 await self._local(scope, headers, send, request_id)
         except ApiError as error:
@@ -126,9 +132,8 @@ class Api:
             if arrival is not None:
                 self._observer.answered(arrival, caller, call, status, code)
 
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        """One of the requests that may be open, from before its body. Raises ApiError 429."""
+    def _check_place(self) -> None:
+        """Whether one request more may be open, from before its body. Raises ApiError 429."""
         if self.open >= self._spec.max_concurrent_requests:
             raise ApiError(
                 429,
@@ -137,11 +142,6 @@ class Api:
                 "rate_limit_error",
                 headers={"retry-after": "1"},
             )
-        self.open += 1
-        try:
-            yield
-        finally:
-            self.open -= 1
 
     async def _local(
         self, scope: AsgiScope, headers: dict[bytes, bytes], send: Send, request_id: str
@@ -176,7 +176,7 @@ class Api:
             scope["query_string"],
             scope["headers"],
             receive,
-            partial(read_body, dict(scope["headers"]), receive, self._spec.max_body_bytes),
+            partial(read_body, dict(scope["headers"]), scope, receive, self._spec.max_body_bytes),
         )
         answer = await self._batches.answer(asked)
         if isinstance(answer, Content):

@@ -22,7 +22,8 @@ log = logging.getLogger("orchestrator.gateway")
 HELD_BODY_BYTES = 64 * 1024
 """Of a request, before its client must wait for the application."""
 WHEN_GONE = "orchestrator.when_gone"
-"""The extension of the scope that has the transaction's `when_gone`."""
+WHOLE_BODY = "orchestrator.whole_body"
+"""Extensions of the scope: the transaction's methods of these names."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 _NOT_IN_A_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -61,11 +62,12 @@ class Transaction:
         self._expects_continue = expects_continue
         self._body: list[bytes] = []
         self._held_bytes = 0
-        self._all_given = False
+        self._was_given = self._all_given = False
         self._disconnected = False
         self._when_gone: Callable[[], object] | None = None
-        scope["extensions"] = {WHEN_GONE: self.when_gone}
-        self._woken = asyncio.Event()
+        scope["extensions"] = {WHEN_GONE: self.when_gone, WHOLE_BODY: self.whole_body}
+        self._woken: asyncio.Event | None = None
+        """None until somebody waits for it."""
         self._head = b""
         """Of the answer, until the first of its body is there."""
         self._without_body = scope["method"] == "HEAD"
@@ -80,21 +82,26 @@ class Transaction:
         self._held_bytes += len(body)
         if self._held_bytes > HELD_BODY_BYTES:
             self._channel.pause_reading()
-        self._woken.set()
+        self._wake()
 
     def take_end(self) -> None:
         self.more_body = False
-        self._woken.set()
+        self._wake()
 
     def disconnect(self) -> None:
         self._disconnected = True
-        self._woken.set()
+        self._wake()
         if self._when_gone is not None:
             self._when_gone()
 
+    def _wake(self) -> None:
+        if self._woken is not None:
+            self._woken.set()
+
     # For the application.
 
-    async def run(self, app: App) -> None:
+    async def run(self, app: App, ended: Callable[[asyncio.Task[None]], object]) -> None:
+        """`ended` is told the task that runs it, at its end."""
         try:
             await app(self.scope, self.receive, self.send)
         except Exception as error:
@@ -103,6 +110,9 @@ class Transaction:
             if not self.complete and not self._disconnected:
                 # What was sent must not pass for a whole answer.
                 self._channel.abort()
+            task = asyncio.current_task()
+            assert task is not None
+            ended(task)
 
     def when_gone(self, callback: Callable[[], object] | None) -> None:
         """Called at once when the client goes away: less work than a task that waits for
@@ -115,18 +125,31 @@ class Transaction:
                 # Else its going would not be noticed.
                 self._channel.resume_reading()
 
+    def whole_body(self) -> bytes | None:
+        """Of the request, where all of it is there and none was given yet: then `receive` has
+        nothing to wait for, and is not needed."""
+        if self.more_body or self._was_given or self._disconnected:
+            return None
+        return self._given()
+
+    def _given(self) -> bytes:
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        self._held_bytes = 0
+        self._was_given = True
+        self._all_given = not self.more_body
+        return body
+
     async def receive(self) -> Message:
         while not self._disconnected and not self.complete:
             if not self._all_given and (self._body or not self.more_body):
-                body = b"".join(self._body)
-                self._body.clear()
-                self._held_bytes = 0
-                self._all_given = not self.more_body
-                return {"type": "http.request", "body": body, "more_body": self.more_body}
+                return {"type": "http.request", "body": self._given(), "more_body": self.more_body}
             if self._expects_continue:
                 self._expects_continue = False
                 self._channel.write(CONTINUE)
             self._channel.resume_reading()
+            if self._woken is None:
+                self._woken = asyncio.Event()
             self._woken.clear()
             await self._woken.wait()
         return {"type": "http.disconnect"}
@@ -146,9 +169,10 @@ class Transaction:
         self.started = True
         self._expects_continue = False
         parts = [_STATUS[message["status"]]]
-        for name, value in message["headers"]:
-            if _NOT_IN_A_HEADER.search(value):
-                raise RuntimeError(f"the header '{name.decode()}' has a control character")
+        headers = message["headers"]
+        if _NOT_IN_A_HEADER.search(b"".join([value for _, value in headers])):
+            raise RuntimeError("a header of the answer has a control character")
+        for name, value in headers:
             if name == b"content-length":
                 self._left = int(value)
             parts += [name, b": ", value, b"\r\n"]
@@ -180,7 +204,7 @@ class Transaction:
         self._channel.write(body)
         if not more:
             self.complete = True
-            self._woken.set()
+            self._wake()
             self._channel.answered(self)
 
 

@@ -20,6 +20,7 @@ from orchestrator.gateway.errors import ApiError
 from orchestrator.gateway.framing import check
 from orchestrator.gateway.replies import request_id_of
 
+ASGI = {"version": "3.0", "spec_version": "2.3"}
 OVERHEAD_PER_BODY_BYTE = 8
 """What chunks may cost beside their data: those of one byte cost five."""
 
@@ -37,11 +38,11 @@ class ClientConnection(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        self._loop = _loop or asyncio.get_running_loop()
         self._connections = connections
         self._limits = connections.limits
         self._app = cast(App, config.loaded_app)
         self._server = server_state
-        self._app_state = app_state
         self._parser = httptools.HttpRequestParser(self)
         self._open: Transaction | None = None
         self._refusal: ApiError | None = None
@@ -129,6 +130,7 @@ class ClientConnection(asyncio.Protocol):
             self._stop(_not_http())
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._headers_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         if not self._upgrading:
@@ -140,14 +142,14 @@ class ClientConnection(asyncio.Protocol):
             if len(self._headers) >= self._limits.headers:
                 self._stop(_head_too_large())
             self._headers.append((name.lower(), value))
+            self._headers_bytes += len(name) + len(value)
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         if not self._upgrading:
             self._method = parser.get_method().decode("ascii")
             self._version = parser.get_http_version()
-            size = sum(len(name) + len(value) for name, value in self._headers)
-            if len(self._target) + size > self._limits.head_bytes:
+            if len(self._target) + self._headers_bytes > self._limits.head_bytes:
                 self._stop(_head_too_large())
             try:
                 check(self._version, self._target, self._headers)
@@ -175,10 +177,8 @@ class ClientConnection(asyncio.Protocol):
         path = raw_path.decode("ascii")
         scope = {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "asgi": ASGI,
             "http_version": self._version,
-            "server": self.transport.get_extra_info("sockname"),
-            "client": self.transport.get_extra_info("peername"),
             "scheme": "http",
             "method": self._method,
             "root_path": "",
@@ -186,13 +186,11 @@ class ClientConnection(asyncio.Protocol):
             "raw_path": raw_path,
             "query_string": query,
             "headers": self._headers,
-            "state": self._app_state.copy(),
         }
         expects = self._version == "1.1" and (b"expect", b"100-continue") in self._headers
         self._open = Transaction(self, scope, not keep_alive, expects)
-        task = asyncio.get_running_loop().create_task(self._open.run(self._app))
-        self._server.tasks.add(task)
-        task.add_done_callback(self._server.tasks.discard)
+        tasks = self._server.tasks
+        tasks.add(self._loop.create_task(self._open.run(self._app, tasks.discard)))
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Takes the request as one of HTTP/1.1, as a server may: some clients ask for HTTP/2 with

@@ -7,7 +7,6 @@ answer. Nothing is decompressed, no redirect is followed, no cookie kept.
 
 import asyncio
 import ssl
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, cast
@@ -64,12 +63,17 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool = pool
         self._loop = loop
         self._transport: asyncio.Transport
-        self._parser: Any = None
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
+        # What the parser calls with every part of a body, with nothing in between.
+        self.on_body = self._chunks.append
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._buffered_bytes = 0
         self._head_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = self._due_s = 0.0
+        """When the timer rings, and when waiting is over: for an answer, or unused for a request.
+        What is due later than before leaves the timer alone, until it has rung."""
         self._paused = False
         self._busy = False
         self.closed = False
@@ -90,8 +94,8 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._pool.forget(self)
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._busy and not self.whole:
             self._finish_by_closing(exc)
         self._wake()
@@ -114,12 +118,16 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if not self.status:
             self._head_bytes += len(data)
+        self._buffered_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.abort("protocol")
         if not self.status and self._head_bytes > MAX_HEAD_BYTES:
             self.abort("protocol")
+        if self._buffered_bytes > HIGH_WATER_BYTES and not (self._paused or self.failure):
+            self._paused = True
+            self._transport.pause_reading()
         self._wake()
 
     # What the parser calls.
@@ -136,15 +144,6 @@ class UpstreamConnection(asyncio.Protocol):
         if status >= 200 and not self.failure:
             self.status = status
 
-    def on_body(self, body: bytes) -> None:
-        if self.failure:
-            return
-        self._chunks.append(body)
-        self._buffered_bytes += len(body)
-        if self._buffered_bytes > HIGH_WATER_BYTES and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
-
     def on_message_complete(self) -> None:
         if self.status:
             if self.whole:
@@ -158,8 +157,6 @@ class UpstreamConnection(asyncio.Protocol):
     # What the exchange calls.
 
     def ask(self, head: bytes, body: bytes) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._chunks.clear()
         self._buffered_bytes = self._head_bytes = self.status = 0
         self.failure = ""
         self.whole = False
@@ -172,11 +169,10 @@ class UpstreamConnection(asyncio.Protocol):
     async def wait(self, timeout_s: float) -> None:
         """Until something has come, be it a part of a head, or the time is over."""
         self._waiter = waiter = self._loop.create_future()
-        timer = self._loop.call_later(timeout_s, self._wake)
+        self._due_in(timeout_s)
         try:
             await waiter
         finally:
-            timer.cancel()
             self._waiter = None
 
     def now_s(self) -> float:
@@ -194,7 +190,7 @@ class UpstreamConnection(asyncio.Protocol):
     def take(self) -> bytes:
         """All that is there."""
         chunks = self._chunks
-        taken = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
+        taken = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self._buffered_bytes = 0
         if self._paused:
@@ -213,22 +209,41 @@ class UpstreamConnection(asyncio.Protocol):
             if self._paused:
                 self._paused = False
                 self._transport.resume_reading()
-            self._idle_timer = self._loop.call_later(IDLE_S, self._transport.close)
+            self._due_in(IDLE_S)
             self._pool.keep(self)
         else:
             self._pool.forget(self)
             self._transport.abort()
-
-    def taken(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
 
     def abort(self, reason: str) -> None:
         """Whoever reads the answer finds that it failed, for this reason."""
         self.failure = self.failure or reason
         self._transport.abort()
         self._wake()
+
+    def _due_in(self, timeout_s: float) -> None:
+        self._due_s = self._loop.time() + timeout_s
+        if self._timer is None or self._due_s < self._timer_s:
+            self._set_timer(timeout_s)
+
+    def _set_timer(self, timeout_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s = self._due_s
+        self._timer = self._loop.call_later(timeout_s, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        left_s = self._due_s - self._loop.time()
+        if self._busy and self._waiter is None:
+            # Nobody waits: who does next sets it again.
+            return
+        if left_s > 0:
+            self._set_timer(left_s)
+        elif self._busy:
+            self._wake()
+        else:
+            self._transport.close()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -252,7 +267,6 @@ class ConnectionPool:
         """The one that was used last: the others may grow old and close."""
         while self._idle:
             connection = self._idle.pop()
-            connection.taken()
             if not connection.closed:
                 return connection
         return None

@@ -1,6 +1,5 @@
 """Server-sent events as they come from an engine, in any writing that the standard allows."""
 
-from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any
 
@@ -39,22 +38,30 @@ class EventSplitter:
         self._rest = b""
         self._after_cr = False
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Raises UpstreamFailed for an event that is too large."""
+    def feed(self, data: bytes) -> bytes:
+        """All events that are whole by now. Raises UpstreamFailed for one that is too large before
+        it is whole."""
         rest, data = self._rest, self._with_one_line_ending(data)
+        data = rest + data if rest else data
         # A blank line may begin in what was left over.
-        end, start = max(len(rest) - 1, 0), 0
-        data = rest + data
-        while (end := data.find(b"\n\n", end)) >= 0:
-            event = data[start : end + 2].lstrip(b"\n")
-            start = end = end + 2
-            if len(event) > self._max_event_bytes:
+        end = data.rfind(b"\n\n", max(len(rest) - 1, 0)) + 2
+        if end < 2:
+            if len(data) > self._max_event_bytes:
                 raise UpstreamFailed("malformed")
-            if event:
-                yield event
-        self._rest = data[start:]
-        if len(self._rest) > self._max_event_bytes:
+            end = 0
+        self._rest = data[end:]
+        return data[:end]
+
+    def event(self, events: bytes, start: int) -> tuple[bytes, int]:
+        """The event that begins there, empty for a blank line, and where the next one does. Raises
+        UpstreamFailed for one that is too large."""
+        end = events.find(b"\n\n", start) + 2
+        if end < 2:
+            return b"", len(events)
+        event = events[start:end].lstrip(b"\n")
+        if len(event) > self._max_event_bytes:
             raise UpstreamFailed("malformed")
+        return event, end
 
     def _with_one_line_ending(self, data: bytes) -> bytes:
         if self._after_cr and data.startswith(b"\n"):

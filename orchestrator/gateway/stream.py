@@ -64,8 +64,9 @@ class Stream:
     async def _read(self) -> None:
         attempt, reader = self._attempt, self.reader
         try:
-            for received in self._splitter.feed(await self._chunk()):
-                kind, event = reader.read(received)
+            events, place = self._splitter.feed(await self._chunk()), 0
+            while place < len(events):
+                kind, passed_on, place = self._next(events, place)
                 if kind is sse.EventKind.ERROR:
                     raise UpstreamFailed("engine_error")
                 self._ended = kind is sse.EventKind.DONE
@@ -73,9 +74,9 @@ class Stream:
                 if kind is sse.EventKind.CONTENT or (self._ended and reader.finished):
                     self._committed = True
                     if self._call.answer_is_kept:
-                        attempt.said.take_event(event)
-                if event:
-                    self._held.append(event)
+                        attempt.said.take_events(passed_on)
+                if passed_on:
+                    self._held.append(passed_on)
                 if self._ended:
                     return
         except UpstreamFailed:
@@ -86,6 +87,19 @@ class Stream:
             self._held.append(reader.closing())
         finally:
             attempt.counted = reader.counted
+
+    def _next(self, events: bytes, start: int) -> tuple[sse.EventKind, bytes, int]:
+        """What begins there: ordinary tokens in a row, else one event. What it is, what of it is
+        passed on, and where the next one begins."""
+        # In so much there is no event that is too large.
+        if len(events) <= sse.MAX_EVENT_BYTES:
+            passed_on, end = self.reader.read_tokens(events, start)
+            if end > start:
+                return sse.EventKind.CONTENT, passed_on, end
+        event, end = self._splitter.event(events, start)
+        if not event:
+            return sse.EventKind.PREAMBLE, b"", end
+        return *self.reader.read(event), end
 
     async def _chunk(self) -> bytes:
         """Raises UpstreamFailed when nothing comes in time."""

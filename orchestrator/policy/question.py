@@ -51,15 +51,15 @@ class Question:
             self.ready,
             self.slots,
             self.room,
-            load,
+            others,
             self.turn_s,
             self.reading_s,
             self.usd_per_gpu_hour,
             self.usd_per_million_tokens,
-        ) = view.table.take(selection.numbers, 1)
+        ) = view.rows(selection)
+        self.load = others
         if facts.inflight is not None:
-            load += facts.inflight.take(selection.numbers)
-        self.load = load
-        self.taken: Floats = np.minimum(load, self.slots)
+            self.load = others + facts.inflight.take(selection.numbers)
+        self.taken: Floats = np.minimum(self.load, self.slots)
         self.taken /= self.slots
         """The share of its slots that will be taken."""

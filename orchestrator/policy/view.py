@@ -7,6 +7,7 @@ import numpy as np
 from orchestrator.policy.arrays import Bools, Floats
 from orchestrator.policy.candidate import Candidate
 from orchestrator.policy.catalogue import Catalogue
+from orchestrator.policy.selection import Selection
 from orchestrator.policy.snapshot import EndpointState, Snapshot
 
 UNKNOWN = EndpointState()
@@ -26,7 +27,7 @@ def room(slots: int) -> int:
 class View:
     """What one gateway decides on: made once for each snapshot, never changed."""
 
-    __slots__ = ("catalogue", "held", "snapshot", "table")
+    __slots__ = ("_rows", "catalogue", "held", "snapshot", "table")
 
     def __init__(self, catalogue: Catalogue, snapshot: Snapshot, gateway_id: str = "") -> None:
         """`gateway_id` is whose view it is: the requests that it has open itself are counted as
@@ -36,11 +37,21 @@ class View:
         columns = [_column(c, snapshot, gateway_id) for c in catalogue.candidates.values()]
         self.table: Floats = np.array(columns, np.float64).T.copy()
         """Its rows are described at `Question`, which takes what it needs of each."""
+        self._rows: dict[Selection, tuple[Floats, ...]] = {}
         self.held: Bools | None = None
         """By candidate number, whether its pool takes no request. None when all do."""
         if snapshot.holds:
             pools = [c.pool.name for c in catalogue.candidates.values()]
             self.held = np.array([pool in snapshot.holds for pool in pools], bool)
+
+    def rows(self, selection: Selection) -> tuple[Floats, ...]:
+        """The table's, of these candidates alone."""
+        rows = self._rows.get(selection)
+        if rows is None:
+            table = self.table.take(selection.numbers, 1)
+            table.flags.writeable = False
+            rows = self._rows[selection] = tuple(table)
+        return rows
 
     def replicas(self, endpoint: str) -> int:
         """That are ready."""

@@ -1,7 +1,7 @@
 """What no policy can cost less than in a simulation, where it serves as many in time."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,13 +43,14 @@ class Bound:
 
 def bound(
     setting: Setting,
-    blocks: Sequence[Arrivals],
+    blocks: Iterable[Arrivals],
     attainment: Mapping[str, float],
     bucket_s: float | None = None,
     time_limit_s: float = math.inf,
 ) -> Bound:
-    """`attainment`: of those that arrive, by workload. `bucket_s` is brought to whole ticks; None:
-    by the length of the trace. ValueError where nothing arrives."""
+    """`blocks` are gone through several times. `attainment`: of those that arrive, by workload.
+    `bucket_s` is brought to whole ticks; None: by the length of the trace. ValueError where nothing
+    arrives."""
     if bucket_s is None:
         bucket_s = max(SHORTEST_BUCKET_S, end_s(blocks) / MOST_BUCKETS)
     ticks = max(1, math.ceil(bucket_s / setting.tick_s))

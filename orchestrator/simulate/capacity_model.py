@@ -132,14 +132,15 @@ class CapacityModel:
             )
             taken = min(over, running)
             if taken:
-                self._model.lose(candidate.number, taken)
+                self._model.lose(candidate.number, taken, self._random)
                 self.lost += taken
                 over -= taken
 
     def _fail(self, passed_s: float) -> None:
         chance = -math.expm1(-self._troubles.failures_per_hour * passed_s / 3600)
-        for number, replicas in enumerate(self._model.ready()):
+        standing = self._model.ready() + self._model.draining()
+        for number, replicas in enumerate(standing):
             failed = int(self._random.binomial(replicas, chance)) if replicas else 0
             if failed:
-                self._model.lose(number, failed)
+                self._model.lose(number, failed, self._random)
                 self.lost += failed

@@ -17,12 +17,12 @@ workload's share in time, by the rules of the simulation itself:
 - Prices and supply are those of the ticks. What has no price costs nothing.
 - An order takes no less than `SHORTEST` of its pool's time.
 
-Left out is that a replica that is lost has made one token of each answer that the next one gives
-for the prompt's reading: where prompts are a few tokens long this can be less work.
+Left out is that an answer that goes on, after a loss or for having made way, has its next token for
+the prompt's reading: where prompts are a few tokens long this can be less work.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,12 +64,12 @@ class Case:
 
 def case_of(
     setting: Setting,
-    blocks: Sequence[Arrivals],
+    blocks: Iterable[Arrivals],
     attainment: Mapping[str, float],
     bucket_s: float,
 ) -> Case:
-    """`attainment`: by workload, of all that arrive. ValueError where nothing arrives, or a bucket
-    is not made of whole ticks."""
+    """`blocks` are gone through several times. `attainment`: by workload, of all that arrive.
+    ValueError where nothing arrives, or a bucket is not made of whole ticks."""
     model = FleetModel(setting.catalogue)
     ticks = round(bucket_s / setting.tick_s)
     if ticks < 1 or not math.isclose(ticks * setting.tick_s, bucket_s):
@@ -95,7 +95,7 @@ def case_of(
                 filled.add(first_kinds[number] + group.kind(of), bucket, group.work_s(of), of)
     allowed_s = np.concatenate(
         [
-            group.allowed_s(filled.longest[first:last], setting)
+            group.allowed_s(filled.longest[first:last])
             for group, first, last in zip(groups, first_kinds, first_kinds[1:], strict=False)
         ]
     )
@@ -122,7 +122,7 @@ def case_of(
     )
 
 
-def end_s(blocks: Sequence[Arrivals]) -> float:
+def end_s(blocks: Iterable[Arrivals]) -> float:
     """When the last request arrives. ValueError where none does."""
     ends_s = [float(block.arrival_s[-1]) for block in blocks if len(block.arrival_s)]
     if not ends_s:
@@ -137,7 +137,8 @@ class _Group:
         self._group = model.state.groups[number]
         self._has_itl = model.workloads[number].slo.itl_p95_s is not None
         self._total_s = float(self._group["total_s"])
-        places = [int(place) for place in model.state.places[number] if place != NOBODY]
+        places = model.state.places[self._group["takes_smaller"], number].tolist()
+        places = [place for place in places if place != NOBODY]
         self._places = np.array(
             [place for place in places if model.candidates[place].performance is not None],
             np.int64,
@@ -169,7 +170,8 @@ class _Group:
         read_s = of.prompt_tokens * self._at["read_s"].min()
         is_quick = self._at["step_s"].min() <= self._group["itl_slo_s"] * (1 + ROUNDING)
         is_read = read_s <= self._group["ttft_slo_s"] * (1 + ROUNDING)
-        in_time: Bools = is_read & (is_quick | (of.output_tokens <= 1))
+        fits = of.prompt_tokens + of.output_tokens <= self._at["context_tokens"].max()
+        in_time: Bools = fits & is_read & (is_quick | (of.output_tokens <= 1))
         return in_time
 
     def kind(self, of: Arrivals) -> Ints:
@@ -189,18 +191,14 @@ class _Group:
         )
         return work_s
 
-    def allowed_s(self, longest: Floats, setting: Setting) -> Floats:
+    def allowed_s(self, longest: Floats) -> Floats:
         """(K), from arrival to the last token of an answer that is in time, by the tokens of the
         longest."""
         ttft_s, steps = float(self._group["ttft_slo_s"]), np.maximum(longest - 1, 0)
         if self._has_itl:
-            return ttft_s + steps * float(self._group["itl_slo_s"])
-        full_s = self._at["step_s"] + self._at["step_more_s"] * (self._at["sequences"] - 1)
-        slowest_s = (full_s + self._at["chunk_tokens"] * self._at["read_s"]).max(initial=0)
-        # An answer that breaks off is owed the rest.
-        may_break = bool(setting.supply) or setting.troubles.failures_per_hour > 0
-        allowed_s: Floats = ttft_s + steps * slowest_s + (self._total_s if may_break else 0.0)
-        return allowed_s
+            return np.minimum(ttft_s + steps * float(self._group["itl_slo_s"]), self._total_s)
+        # It may break off, or make way for others, as often as that happens.
+        return np.where(steps, self._total_s, ttft_s)
 
     def _mix(self, of: Arrivals) -> Floats:
         """The prompt's share of the work at the first place."""
@@ -219,7 +217,11 @@ class _Group:
         equal = np.minimum(alone_s, (alone_s + more_s * (batch - 1)) / batch)
         if not by_cache:
             return np.broadcast_to(equal, (len(of.arrival_s), len(equal)))
-        held = (of.prompt_tokens + of.output_tokens)[:, None] / self._at["kv_tokens"]
+        # What it holds grows by its answer: half of that on average. One larger than the cache,
+        # which is alone in it, holds no less than its prompt.
+        fits_whole = (of.prompt_tokens + of.output_tokens)[:, None] <= self._at["kv_tokens"]
+        grown = np.where(fits_whole, of.output_tokens[:, None] / 2, 0.0)
+        held = (of.prompt_tokens[:, None] + grown) / self._at["kv_tokens"]
         shared = more_s + (alone_s - more_s) * np.minimum(held, 1)
         step_s: Floats = np.where(alone_s > more_s, shared, equal)
         return step_s
@@ -288,7 +290,7 @@ def _places(
     is_paid = at_s[:-1] <= last_s
     for name, members in setting.catalogue.by_pool.items():
         pool = setting.catalogue.pools[name]
-        usd = _priced(setting, name, at_s[1:]) * pool.gpus_per_replica
+        usd = _priced(setting, name, at_s[:-1]) * pool.gpus_per_replica
         offered = _offered(setting, name, at_s[:-1])
         standing = np.minimum(pool.min_replicas, offered)
         # Of a supply that is short each of them has its part.
@@ -340,12 +342,14 @@ def _offered(setting: Setting, pool: str, at_s: Floats) -> Floats:
     return np.floor(np.nan_to_num(offered))
 
 
-def _samples(blocks: Sequence[Arrivals], groups: int) -> Iterator[Arrivals]:
+def _samples(blocks: Iterable[Arrivals], groups: int) -> Iterator[Arrivals]:
     every = 1 + sum(len(b.arrival_s) for b in blocks) // SAMPLE
     thin = Arrivals(
         *(
-            np.concatenate([column[::every] for column in columns])
-            for columns in zip(*blocks, strict=True)
+            np.concatenate(columns)
+            for columns in zip(
+                *([column[::every].copy() for column in block] for block in blocks), strict=True
+            )
         )
     )
     for group in range(groups):

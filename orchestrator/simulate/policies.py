@@ -31,7 +31,7 @@ class Planner:
     _decided: Decided = field(default_factory=Decided)
 
     def __post_init__(self) -> None:
-        self._forecaster = forecaster_of(self.catalogue)
+        self._forecaster = forecaster_of(self.catalogue, is_steady=not self.forecast)
 
     def plan(self, seen: Observation, version: int, now_s: float) -> Plan:
         self._forecaster.observe(seen.load, now_s)

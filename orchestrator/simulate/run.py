@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from orchestrator.simulate.decider import Decider
 from orchestrator.simulate.fleet_model import GATEWAY, FleetModel
 from orchestrator.simulate.policies import CapacityPolicy
 from orchestrator.simulate.prices import Prices, Series
-from orchestrator.simulate.tables import NOBODY, quantile_s
+from orchestrator.simulate.tables import NOBODY, quantiles_s
 from orchestrator.simulate.tally import Tally
 
 SLOT_STEP = 1.25
@@ -76,6 +76,8 @@ class _Run:
         self._version = 0
         self._told: tuple[object, ...] = ()
         self._states: dict[str, EndpointState] = {}
+        self._seen: dict[str, tuple[dict[str, Any], EndpointState]] = {}
+        self._quotes: dict[str, Quote] = {}
         self._counted = np.zeros((4, len(self._model.workloads)))
         self._prompts = Prompts(catalogue)
         self.tally = Tally(self._model, policy.name, setting.tick_s)
@@ -99,15 +101,17 @@ class _Run:
         model = self._model
         source.fill(until_s)
         while True:
-            source.position, why, group, key = kernel.advance(
-                model.state, model.decisions, *source.block, source.position, until_s
+            source.position, why = kernel.advance(
+                model.state, model.scores, *source.block, source.position, until_s
             )
             if why == kernel.DONE:
                 return
             if why == kernel.UNDECIDED:
-                self._decider.decide(group, key)
-            else:
+                self._decider.answer()
+            elif why == kernel.FULL:
                 model.more_requests()
+            else:
+                raise self._decider.unknown_speed()
 
     def _at_work(self) -> bool:
         state = self._model.state
@@ -116,7 +120,8 @@ class _Run:
     def _tick(self, now_s: float) -> None:
         setting, capacity = self._setting, self._capacity
         quotes = setting.prices.quotes(now_s)
-        self._charge(quotes, now_s)
+        self._charge(now_s)
+        self._quotes = quotes
         capacity.pass_time(now_s, setting.tick_s)
         budget_left = self._budget_left(now_s)
         self._version += 1
@@ -124,6 +129,8 @@ class _Run:
         planned = self._policy.plan(seen, self._version, setting.epoch_s + now_s)
         capacity.order(planned.targets, now_s)
         self._tell(planned, quotes, budget_left, now_s)
+        for number in self._model.lost():
+            kernel.go_on(self._model.state, number, self._decider.elsewhere(number))
         self.tally.tick(now_s, capacity, planned.bursts, quotes)
 
     def _observe(self, quotes: dict[str, Quote], budget_left: dict[str, float]) -> Observation:
@@ -132,18 +139,20 @@ class _Run:
         queued = self._queued()
         running, waiting, ready = model.running(), model.waiting(), model.ready()
         inflight, paid = model.state.endpoints["inflight"], capacity.paid_replicas()
+        ttft = self._window.ttft()
+        p50_s, p95_s = quantiles_s(ttft, 0.5), quantiles_s(ttft, 0.95)
         states, replicas, standing = {}, {}, {}
         for candidate in model.candidates:
             number, endpoint = candidate.number, candidate.endpoint
-            ttft = self._window.ttft(number)
-            states[endpoint] = EndpointState(
+            states[endpoint] = self._state(
+                endpoint,
                 ready_replicas=int(ready[number]),
                 running=int(running[number]),
                 waiting=int(waiting[number]),
                 queued=queued[number],
                 inflight={GATEWAY: int(inflight[number])},
-                ttft_p50_s=quantile_s(ttft, 0.5),
-                ttft_p95_s=quantile_s(ttft, 0.95),
+                ttft_p50_s=p50_s[number],
+                ttft_p95_s=p95_s[number],
                 slot_s=self._window.slot_s(number),
             )
             replicas[endpoint] = int(paid[number])
@@ -159,6 +168,14 @@ class _Run:
             progress=capacity.progress(),
             load=self._load(),
         )
+
+    def _state(self, endpoint: str, **seen: Any) -> EndpointState:
+        """The one of the last tick, where nothing is different."""
+        before, state = self._seen.get(endpoint, (None, None))
+        if state is None or before != seen:
+            state = EndpointState(**seen)
+            self._seen[endpoint] = (seen, state)
+        return state
 
     def _load(self) -> dict[str, Load]:
         """Since the last tick."""
@@ -218,8 +235,8 @@ class _Run:
             )
         )
 
-    def _charge(self, quotes: dict[str, Quote], now_s: float) -> None:
-        """For the tick that has passed, what exists at the end of it."""
+    def _charge(self, now_s: float) -> None:
+        """For the tick that has passed, what exists at the end of it, at the prices that held."""
         if not now_s:
             return
         hours = self._setting.tick_s / 3600
@@ -228,9 +245,9 @@ class _Run:
         for name, pool in self._setting.catalogue.pools.items():
             members = self._setting.catalogue.by_pool[name]
             gpus = pool.gpus_per_replica * float(sum(paid[c.number] for c in members))
-            if not gpus or name not in quotes:
+            if not gpus or name not in self._quotes:
                 continue
-            usd = gpus * hours * quotes[name].usd_per_gpu_hour
+            usd = gpus * hours * self._quotes[name].usd_per_gpu_hour
             bursting = [w for w, state in bursts.items() if state.pool == name]
             self._costs.add(name, usd, {}, bursting, self._setting.epoch_s + now_s)
             self.tally.charge(name, usd, gpus * hours, now_s)
@@ -302,17 +319,17 @@ class _Window:
         e["held_s"] = 0
         e["held"] = 0
 
-    def ttft(self, number: int) -> Ints:
-        """With those who wait in the gateway for this endpoint first: at least for so long."""
+    def ttft(self) -> Ints:
+        """By endpoint, with those who wait in the gateway for it first: at least for so long."""
         state = self._model.state
-        is_first = self._model.first_home == number
-        waiting = np.flatnonzero((state.groups["waiting"] > 0) & is_first)
-        histogram: Ints = self._ttft[number]
-        if len(waiting):
-            histogram = histogram.copy()
-            for group in waiting:
-                kernel.waiting_ages(state, int(group), histogram)
-        return histogram
+        if not state.moment["waiting"][0]:
+            return self._ttft
+        histograms = self._ttft.copy()
+        for group in np.flatnonzero(state.groups["waiting"]):
+            number = self._model.first_home[group]
+            if number != NOBODY:
+                kernel.waiting_ages(state, int(group), histograms[number])
+        return histograms
 
     def slot_s(self, number: int) -> float | None:
         if not self._held[number]:

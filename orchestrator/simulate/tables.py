@@ -7,7 +7,7 @@ import numpy as np
 from numba import types  # type: ignore[attr-defined]
 from numba.typed import Dict
 
-from orchestrator.policy.arrays import Floats, Ints
+from orchestrator.policy.arrays import Bools, Floats, Ints
 
 NOBODY = -1
 GONE, READY, DRAINING = 0, 1, 2
@@ -19,67 +19,85 @@ BINS_PER_DOUBLING = 8
 
 Table = Any
 """A structured array; what its fields mean stands at its dtype."""
-Decisions = MutableMapping[int, int]
-"""From a key of the situation to an endpoint's number, or the reason for none."""
+Scores = MutableMapping[int, float]
+"""What `decide()` says of a candidate, by all that this depends on: see `kernel.choice`."""
 
 REQUEST = np.dtype(
     [
         ("group", "i8"),
         ("following", "i8"),  # the slot behind it in its queue, or among the free ones
+        ("preceding", "i8"),  # in the gateway's queue
+        ("number", "i8"),  # by the order in which they joined that
+        ("claimed", "f8"),  # the service that it asked for then
+        ("charged", "f8"),  # the service that it is expected to be, while it is open
         ("arrival_s", "f8"),
-        ("prompt_tokens", "f8"),
-        ("output_tokens", "f8"),
         ("first_token_s", "f8"),  # not a number before it
-        ("said_at", "f8"),  # the replica's progress when it began to decode
         ("answered", "f8"),  # tokens that came from replicas which were lost since
+        ("lost_at", "i8"),  # the endpoint of the last of these
+        ("prompt_tokens", "f8"),  # with what was answered; so it is for the next
+        ("output_tokens", "f8"),  # without it
+        ("held_from_s", "f8"),  # the first token of this endpoint; not a number before it
+        ("admitted", "i8"),  # by the order in which the replica did it
+        ("unread_tokens", "f8"),
+        ("said", "f8"),  # tokens that it had when it was read last
+        ("said_at", "f8"),  # the replica's progress at the next one
     ]
 )
 REPLICA = np.dtype(
     [
         ("endpoint", "i8"),  # NOBODY: there is none of this number
         ("state", "i8"),
-        ("progress", "f8"),  # tokens that each of its sequences has decoded since it began
-        ("at_s", "f8"),  # up to which it is worked out
+        ("at_s", "f8"),  # when its steps began
+        ("steps", "f8"),  # that run until its next event
+        ("step_s", "f8"),
+        ("progress", "f8"),  # steps before them
+        ("admissions", "i8"),
         ("decoding", "i8"),
-        ("reading", "i8"),  # the first request whose prompt is to be read
+        ("reading", "i8"),  # the first whose prompt the step reads
         ("reading_last", "i8"),
         ("reading_count", "i8"),
-        ("unread_tokens", "f8"),  # of the first
-        ("waiting", "i8"),  # the first that waits for a sequence or for room in the KV cache
+        ("waiting", "i8"),  # the first that is not admitted
         ("waiting_last", "i8"),
         ("waiting_count", "i8"),
         ("kv_tokens", "f8"),  # taken by those who read or decode
-        ("busy_s", "f8"),  # for how long it has had a request
     ]
 )
 ENDPOINT = np.dtype(
     [
+        ("has_speed", "i8"),
         ("sequences", "i8"),  # of a replica, at once
         ("step_s", "f8"),  # inter-token latency of a sequence alone
         ("step_more_s", "f8"),  # what each sequence more adds to it
         ("read_s", "f8"),  # for a prompt token
-        ("chunk_tokens", "f8"),  # of prompts, read in one step
+        ("batch_tokens", "f8"),  # of prompts and sequences, in one step
         ("kv_tokens", "f8"),  # that a replica's cache holds
+        ("context_tokens", "f8"),  # of a prompt with its answer
         ("inflight", "i8"),
-        ("slots", "i8"),  # sequences of all its ready replicas
+        ("slots", "f8"),  # as the gateway knows them; so it is for the next
+        ("turn_s", "f8"),  # between two that become free; not a number before it is measured
         ("held_s", "f8"),  # since the last tick, by those that ended: how long slots were held
         ("held", "i8"),  # and how many they were
+        ("busy_s", "f8"),  # for how long its replicas had a request
     ]
 )
 GROUP = np.dtype(
     [
         ("priority", "i8"),
+        ("rank", "i8"),  # a number for its priority
         ("slot_patience_s", "f8"),  # for a slot where all are taken
         ("replica_patience_s", "f8"),  # for a replica where none is ready
-        ("total_s", "f8"),  # for the rest of an answer that broke off, from its arrival
+        ("total_s", "f8"),  # for the whole answer: it is cut off then
         ("ttft_slo_s", "f8"),
         ("itl_slo_s", "f8"),
-        ("situation", "i8"),  # a number for all that its decisions depend on but load and prompt
+        ("takes_smaller", "i8"),  # variants, where nothing else fits
         ("first", "i8"),  # of its requests that wait in the gateway
         ("last", "i8"),
         ("waiting", "i8"),
-        ("tokens", "f8"),  # sent, for fairness
-        ("refused", "i8"),  # whether its first request is known not to be served yet
+        ("rests", "i8"),  # whether its first is known not to be served yet
+        ("claimed", "f8"),  # service that is asked for by those who wait
+        ("service", "f8"),
+        ("mean_output", "f8"),
+        ("has_mean", "i8"),
         ("arrived", "i8"),
         ("arrived_tokens", "f8"),  # of their prompts
         ("served", "i8"),
@@ -92,10 +110,23 @@ GROUP = np.dtype(
 )
 """Requests of one workload."""
 AGENDA = np.dtype([("when_s", "f8"), ("who", "i8"), ("position", "i8")])
-"""A heap of replicas by their next event, and where in it each is."""
-MOMENT = np.dtype([("clock_s", "f8"), ("free", "i8"), ("events", "i8"), ("look", "i8")])
-"""The time, the first free slot for a request, the size of the agenda, whether queues are to be
-looked through."""
+"""A heap by the next event, and where in it each is."""
+MOMENT = np.dtype(
+    [
+        ("clock_s", "f8"),
+        ("free", "i8"),  # the first free slot for a request
+        ("events", "i8"),  # the size of the agenda
+        ("look", "i8"),  # whether queues are to be looked through
+        ("waiting", "i8"),  # in all of them
+        ("most_waiting", "i8"),
+        ("joined", "i8"),
+        ("arrived", "i8"),  # who is to be placed first
+        ("lost", "i8"),  # the first of those whose replicas were lost
+        ("asks", "i8"),  # for whom `decide()` is to be asked
+        ("asks_smaller", "i8"),  # and whether for smaller variants too
+        ("chosen", "i8"),
+    ]
+)
 
 
 class State(NamedTuple):
@@ -108,21 +139,33 @@ class State(NamedTuple):
     endpoints: Table
     groups: Table
     places: Ints
-    """[group, place] endpoints that its decisions look at, NOBODY behind the last."""
+    """[smaller variants too, group, place] endpoints that its decisions look at, NOBODY behind the
+    last."""
+    known: Ints
+    """[smaller variants too, group, place, whether all slots are taken] a number for all that is
+    known there but load and prompt."""
+    answers: Floats
+    """[place] what `decide()` said of them when it was asked last."""
+    takes: Bools
+    """[group, endpoint] whether it ever runs there."""
+    meets: Bools
+    """[group, group] whether they have an endpoint in common."""
+    went_last: Ints
+    """[rank] the group that went last, or NOBODY."""
     sent: Ints
     """[group, endpoint] requests that were sent there."""
     latency: Ints
-    """[TTFT or ITL, group, bin]"""
+    """[TTFT or ITL, group, bin] of those that were served."""
     ttft: Ints
-    """[endpoint, bin] since the last tick."""
+    """[endpoint, bin] of first tokens since the last tick."""
     agenda: Table
     moment: Table
     """One row."""
 
 
-def new_decisions() -> Decisions:
-    decisions: Decisions = Dict.empty(types.int64, types.int64)
-    return decisions
+def new_scores() -> Scores:
+    scores: Scores = Dict.empty(types.int64, types.float64)
+    return scores
 
 
 def chain(start: int, end: int, then: int) -> Ints:
@@ -158,5 +201,15 @@ def bin_s(number: int) -> float:
 
 def quantile_s(histogram: Ints, q: float) -> float | None:
     """None where nothing was counted."""
-    total = int(histogram.sum())
-    return bin_s(int(np.searchsorted(np.cumsum(histogram), q * total))) if total else None
+    return quantiles_s(histogram[None], q)[0]
+
+
+def quantiles_s(histograms: Ints, q: float) -> list[float | None]:
+    """Of each."""
+    counted = np.cumsum(histograms, axis=1)
+    total = counted[:, -1]
+    bins = (counted < q * total[:, None]).sum(axis=1)
+    return [
+        bin_s(number) if count else None
+        for number, count in zip(bins.tolist(), total.tolist(), strict=True)
+    ]

@@ -101,7 +101,7 @@ class Tally:
     def __post_init__(self) -> None:
         endpoints = len(self.model.candidates)
         self._replicas = np.zeros(endpoints)
-        self._paid_gpu_s, self._busy_gpu_s = np.zeros(endpoints), np.zeros(endpoints)
+        self._paid_gpu_s = np.zeros(endpoints)
         self._gpus = np.array([c.pool.gpus_per_replica for c in self.model.candidates])
 
     def tick(
@@ -121,7 +121,6 @@ class Tally:
         self.duration_s = now_s
         # Until this tick there was what the last one left.
         self._paid_gpu_s += self._replicas * self._gpus * self.tick_s
-        self._busy_gpu_s += self.model.busy_s() * self._gpus
         self._replicas = capacity.paid_replicas()
         if self._ticks % self._every == 0:
             self._draw(now_s, self._replicas, quotes)
@@ -179,7 +178,8 @@ class Tally:
         return found
 
     def _count_gpu_hours(self) -> None:
-        idle = np.maximum(self._paid_gpu_s - self._busy_gpu_s, 0) / HOUR_S
+        busy_gpu_s = self.model.busy_s() * self._gpus
+        idle = np.maximum(self._paid_gpu_s - busy_gpu_s, 0) / HOUR_S
         paid = dict.fromkeys(self.model.catalogue.pools, 0.0)
         for candidate in self.model.candidates:
             pool = candidate.pool.name

@@ -10,8 +10,10 @@ import gc
 import random
 import resource
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from heapq import heappop, heappush
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from orchestrator.policy.facts import Facts
 from orchestrator.policy.snapshot import EndpointState, Quote, Snapshot
 from orchestrator.policy.view import View
 from orchestrator.simulate.baselines import BASELINES
-from orchestrator.simulate.fleet_model import CHUNK_TOKENS
+from orchestrator.simulate.fleet_model import BATCH_TOKENS
 from orchestrator.simulate.policies import CapacityPolicy, Planner
 from orchestrator.simulate.prices import Prices, Series
 from orchestrator.simulate.run import Arrivals, Setting, simulate
@@ -83,7 +85,7 @@ def setting(catalogue: Catalogue, tick_s: float) -> Setting:
 
 
 class PlainReplica:
-    """A fluid, as `simulate.kernel` has it."""
+    """Goes by steps, as `simulate.kernel.replica` does; its KV cache is never full."""
 
     def __init__(self, env: simpy.Environment, fleet: "PlainFleet", candidate: Candidate) -> None:
         self.env, self.fleet, self.candidate = env, fleet, candidate
@@ -93,11 +95,12 @@ class PlainReplica:
         self.step_s = performance.itl_s
         self.more_s = max(n / performance.decode_tokens_per_s - self.step_s, 0) / max(n - 1, 1)
         self.read_s = 1 / performance.prefill_tokens_per_s
-        self.waiting: list[PlainRequest] = []
+        given = candidate.variant.engine_args.get("max_num_batched_tokens", BATCH_TOKENS)
+        self.batch_tokens = int(given)
+        self.waiting: deque[PlainRequest] = deque()
         self.reading: list[PlainRequest] = []
-        self.unread = 0.0
         self.ends: list[tuple[float, int, PlainRequest]] = []
-        self.progress = self.at_s = 0.0
+        self.progress = 0.0
         self.changed = env.event()
         env.process(self.run())
 
@@ -105,61 +108,61 @@ class PlainReplica:
     def load(self) -> int:
         return len(self.waiting) + len(self.reading) + len(self.ends)
 
-    def rates(self) -> tuple[float, float]:
-        if self.reading and not self.ends:
-            return 0.0, 1 / self.read_s
-        step_s = self.step_s + self.more_s * (len(self.ends) - 1)
-        if not self.reading:
-            return 1 / step_s, 0.0
-        step_s += CHUNK_TOKENS * self.read_s
-        return 1 / step_s, CHUNK_TOKENS / step_s
-
-    def work(self) -> None:
-        passed_s = self.env.now - self.at_s
-        if passed_s > 0 and (self.ends or self.reading):
-            decoded, read = self.rates()
-            self.progress += decoded * passed_s
-            self.unread -= read * passed_s
-        self.at_s = self.env.now
-
-    def admit(self) -> None:
-        limit = self.candidate.variant.max_num_seqs
-        while self.waiting and len(self.reading) + len(self.ends) < limit:
-            request = self.waiting.pop(0)
-            if not self.reading:
-                self.unread = request.prompt_tokens
-            self.reading.append(request)
-
     def take(self, request: "PlainRequest") -> None:
-        self.work()
         self.waiting.append(request)
-        self.admit()
         self.changed.succeed()
         self.changed = self.env.event()
 
+    def read(self) -> float:
+        """Tokens of prompts that the next step reads."""
+        budget = tokens = self.batch_tokens - len(self.ends)
+        limit = self.candidate.variant.max_num_seqs
+        for request in self.reading:
+            piece = min(request.unread_tokens, budget)
+            request.unread_tokens -= piece
+            budget -= piece
+        while self.waiting and budget > 0 and len(self.reading) + len(self.ends) < limit:
+            request = self.waiting.popleft()
+            piece = min(request.unread_tokens, budget)
+            request.unread_tokens -= piece
+            budget -= piece
+            self.reading.append(request)
+        return tokens - budget
+
     def run(self) -> Generator[Any, Any, None]:
         while True:
-            if not self.ends and not self.reading:
+            tokens = self.read()
+            step_s = tokens * self.read_s
+            if self.ends:
+                step_s += self.step_s + self.more_s * (len(self.ends) - 1)
+            if not step_s:
                 yield self.changed
                 continue
-            decoded, read = self.rates()
-            after_s = max(self.unread, 0) / read if self.reading else float("inf")
-            if self.ends:
-                after_s = min(after_s, max(self.ends[0][0] - self.progress, 0) / decoded)
-            yield self.env.timeout(after_s) | self.changed
-            self.work()
-            if self.ends and self.ends[0][0] - self.progress <= 1e-3:
-                _, _, request = heappop(self.ends)
-                self.admit()
-                self.fleet.ended(self, request)
-            elif self.reading and self.unread <= 1e-3:
-                request = self.reading.pop(0)
-                if self.reading:
-                    self.unread = self.reading[0].prompt_tokens
-                request.first_token_s = self.env.now
-                ends_at = self.progress + request.output_tokens - 1
-                heappush(self.ends, (ends_at, request.number, request))
-                self.admit()
+            steps = 1.0
+            if tokens:
+                yield self.env.timeout(step_s)
+            else:
+                began_s, steps = self.env.now, self.ends[0][0] - self.progress
+                yield self.env.timeout(steps * step_s) | self.changed
+                if self.waiting and len(self.ends) < self.candidate.variant.max_num_seqs:
+                    passed = ceil((self.env.now - began_s) / step_s - 1e-9)
+                    steps = min(steps, max(passed, 1))
+                left_s = began_s + steps * step_s - self.env.now
+                if left_s > 0:
+                    yield self.env.timeout(left_s)
+            self.progress += steps
+            self.end()
+
+    def end(self) -> None:
+        """Of a step: who has been read has its first token, who has all its tokens is gone."""
+        for request in [r for r in self.reading if not r.unread_tokens]:
+            self.reading.remove(request)
+            request.first_token_s = self.env.now
+            ends_at = self.progress + request.output_tokens - 1
+            heappush(self.ends, (ends_at, request.number, request))
+        while self.ends and self.ends[0][0] <= self.progress:
+            _, _, request = heappop(self.ends)
+            self.fleet.ended(self, request)
 
 
 class PlainRequest:
@@ -168,6 +171,7 @@ class PlainRequest:
     ) -> None:
         self.number, self.group, self.arrival_s = number, group, at_s
         self.prompt_tokens, self.output_tokens = prompt_tokens, output_tokens
+        self.unread_tokens = prompt_tokens
         self.first_token_s = 0.0
 
 

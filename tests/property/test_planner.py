@@ -1,25 +1,28 @@
-"""Whatever a fleet does: no pool above its maximum, nothing taken from under a stream, and no pool
-held up by another."""
+"""Whatever a fleet does and whatever is forecast: no pool above its maximum, nothing taken from
+under a stream, no pool held up by another, and no burst that comes and goes."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.capacity.forecast import SHARES, Forecast
+from orchestrator.capacity.hold import Excess
 from orchestrator.capacity.planner import Decided, Observation, busy, plan
 from orchestrator.capacity.provision import Progress, Provision
 from orchestrator.config.spec import Configuration
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState
-from tests.worlds import quote, small
+from tests.worlds import quote, timed
 
 NOW_S = 1000.0
 
 
 def _two_clouds() -> Catalogue:
-    """The small world with a second, dearer burst pool."""
-    raw: dict[str, Any] = small().configuration.model_dump(mode="json")
+    """The timed world with a second, dearer burst pool."""
+    raw: dict[str, Any] = timed().configuration.model_dump(mode="json")
     raw["pools"].append({**raw["pools"][1], "name": "other-gpu", "max_replicas": 3})
     raw["models"][0]["variants"][0]["pools"].append("other-gpu")
     raw["workloads"][0]["burst"]["pools"].append("other-gpu")
@@ -54,6 +57,14 @@ def by(keys: tuple[str, ...], values: st.SearchStrategy[Any]) -> st.SearchStrate
 
 
 endpoints = (HOME, CLOUD, OTHER)
+rates = st.sampled_from([0.0, 1e300]) | st.floats(0, 9)
+forecasts = st.builds(
+    Forecast,
+    rps=st.tuples(*[rates] * len(SHARES)).map(lambda rps: tuple(sorted(rps))),
+    prompt_tokens=st.floats(0, 4000),
+    output_tokens=st.floats(0, 1000),
+    variation=st.floats(1, 20),
+)
 observations = st.builds(
     Observation,
     endpoints=by(endpoints, endpoint_states),
@@ -68,6 +79,7 @@ observations = st.builds(
     ),
     unheard=st.frozensets(st.sampled_from(endpoints)),
     held=st.frozensets(st.sampled_from(["home-gpu", *AWAY])),
+    forecasts=by(("assistant", "records"), forecasts),
 )
 bursts = st.builds(
     BurstState,
@@ -84,6 +96,7 @@ decisions = st.builds(
     ),
     draining_published=by(("assistant",), st.integers(0, 9)),
     provisions=by(endpoints, provisions),
+    excess=by(endpoints, st.builds(Excess, since_s=times_s, most=st.integers(0, 3))),
 )
 
 
@@ -97,12 +110,40 @@ def test_every_target_lies_between_what_a_pool_must_and_may_have(
 
 
 @given(observations, decisions)
-def test_a_busy_endpoint_keeps_what_it_has(observation: Observation, decided: Decided) -> None:
-    for endpoint, target in plan(WORLD, observation, decided, NOW_S).targets.items():
-        if busy(observation, endpoint):
+def test_a_busy_endpoint_keeps_what_it_has_where_nothing_is_forecast(
+    observation: Observation, decided: Decided
+) -> None:
+    blind = replace(observation, forecasts={})
+    for endpoint, target in plan(WORLD, blind, decided, NOW_S).targets.items():
+        if busy(blind, endpoint):
             most = WORLD.candidates[endpoint].pool.max_replicas
             assert target >= decided.targets.get(endpoint, 0)
-            assert target >= min(most, observation.standing.get(endpoint, 0))
+            assert target >= min(most, blind.standing.get(endpoint, 0))
+
+
+@given(observations, decisions)
+def test_a_busy_endpoint_gives_back_only_what_was_not_needed_for_a_while_and_never_the_last(
+    observation: Observation, decided: Decided
+) -> None:
+    planned = plan(WORLD, observation, decided, NOW_S)
+    for endpoint, target in planned.targets.items():
+        held = decided.targets.get(endpoint, 0)
+        if not busy(observation, endpoint) or target >= held:
+            continue
+        assert target >= 1
+        excess = decided.excess.get(endpoint)
+        provision = planned.provisions.get(endpoint)
+        if provision is not None and provision.given_up(NOW_S):
+            assert target >= min(held, observation.endpoints[endpoint].ready_replicas)
+        else:
+            assert excess is not None
+            assert NOW_S - excess.since_s >= WORLD.candidates[endpoint].pool.provision_s
+            assert target >= min(excess.most, held)
+
+
+@given(observations, decisions)
+def test_the_same_is_planned_again(observation: Observation, decided: Decided) -> None:
+    assert plan(WORLD, observation, decided, NOW_S) == plan(WORLD, observation, decided, NOW_S)
 
 
 @given(observations, decisions)
@@ -146,3 +187,86 @@ def test_what_becomes_of_one_endpoint_changes_no_other_that_has_no_burst_in_comm
     # A burst that cannot have the one takes the other: it gets more, never less.
     if fine.bursts["assistant"].pool != OTHER:
         assert troubled.targets[CLOUD] >= fine.targets[CLOUD]
+
+
+@dataclass
+class Fleet:
+    """Where what is ordered comes a while after, or never, and streams come and go."""
+
+    decided: Decided = field(default_factory=Decided)
+    ready: dict[str, int] = field(default_factory=lambda: {HOME: 1})
+    phases: list[tuple[float, BurstPhase]] = field(default_factory=list)
+
+    def tick(self, now_s: float, moment: "Moment") -> None:
+        states = {
+            endpoint: EndpointState(
+                ready_replicas=self.ready.get(endpoint, 0),
+                waiting=moment.waiting if endpoint == HOME else 0,
+                inflight={"g": moment.inflight.get(endpoint, 0)},
+            )
+            for endpoint in endpoints
+        }
+        observed = Observation(
+            endpoints=states,
+            replicas=dict(self.ready),
+            quotes={pool: quote(usd, now_s) for pool, usd in moment.usd.items()},
+            budget_left_usd={"assistant": 5},
+            oldest_snapshot=10**6,
+            standing=dict(self.ready),
+            forecasts=moment.forecasts,
+        )
+        planned = plan(WORLD, observed, self.decided, now_s)
+        told = {w: 1 for w, s in planned.bursts.items() if s.phase is BurstPhase.DRAINING}
+        self.decided = Decided(
+            planned.bursts, planned.targets, told, planned.provisions, excess=planned.excess
+        )
+        for endpoint, target in planned.targets.items():
+            if moment.comes or target < self.ready.get(endpoint, 0):
+                self.ready[endpoint] = target
+        phase = planned.bursts["assistant"].phase
+        if not self.phases or self.phases[-1][1] is not phase:
+            self.phases.append((now_s, phase))
+
+
+@dataclass(frozen=True)
+class Moment:
+    passed_s: float
+    forecasts: dict[str, Forecast]
+    waiting: int
+    inflight: dict[str, int]
+    usd: dict[str, float]
+    comes: bool
+
+
+moments = st.builds(
+    Moment,
+    passed_s=st.sampled_from([1.0, 3.0, 10.0, 40.0]),
+    forecasts=by(("assistant", "records"), forecasts),
+    waiting=st.sampled_from([0, 0, 50]),
+    inflight=by(endpoints, st.sampled_from([0, 0, 30])),
+    usd=st.fixed_dictionaries({pool: st.sampled_from([1.0, 2.0]) for pool in AWAY}),
+    comes=st.booleans(),
+)
+
+
+@given(st.lists(moments, max_size=40))
+def test_a_burst_neither_ends_nor_begins_again_sooner_than_the_rules_say(
+    ticks: list[Moment],
+) -> None:
+    """However the load and what is forecast of it jump, at prices under the ceiling."""
+    fleet, now_s = Fleet(), NOW_S
+    for moment in ticks:
+        now_s += moment.passed_s
+        fleet.tick(now_s, moment)
+    burst = WORLD.workloads["assistant"].burst
+    assert burst is not None
+    for (since_s, phase), (until_s, following) in pairwise(fleet.phases):
+        lasted_s = until_s - since_s
+        if phase is BurstPhase.BURSTING:
+            assert following is BurstPhase.DRAINING
+            assert lasted_s >= burst.min_dwell_s
+        elif phase is BurstPhase.DRAINING:
+            assert following is BurstPhase.HOME
+        elif since_s > fleet.phases[0][0]:
+            assert following is BurstPhase.BURSTING
+            assert lasted_s >= burst.cooldown_s

@@ -4,6 +4,7 @@ limit, sends nothing where it may not go, and comes out the same again."""
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -146,11 +147,11 @@ def test_the_bill_is_what_was_there_times_its_price(
 ) -> None:
     watched = Watched(Planner(WORLD), [])
     tally = simulate(setting, [arrivals(rows)], watched)
+    observations = [seen for _, seen, _ in watched.seen]
     usd = sum(
-        seen.replicas[endpoint] * setting.tick_s / 3600 * seen.quotes[pool].usd_per_gpu_hour
-        for _, seen, _ in watched.seen
-        for endpoint, pool in (("home-gpu/m-fp16", "home-gpu"), ("cloud-gpu/m-fp16", "cloud-gpu"))
-        if pool in seen.quotes
+        seen.replicas[f"{pool}/m-fp16"] * setting.tick_s / 3600 * quote.usd_per_gpu_hour
+        for before, seen in pairwise(observations)
+        for pool, quote in before.quotes.items()
     )
     assert sum(tally.usd_by_pool.values()) == pytest.approx(usd, abs=0.01)
     assert sum(sum(hour.values()) for hour in tally.usd_by_hour) == pytest.approx(

@@ -48,9 +48,10 @@ def test_a_request_takes_its_reading_and_its_part_of_full_steps() -> None:
 
 def test_what_holds_most_of_the_cache_takes_most_of_a_step() -> None:
     case = case_of(setting(), asked((1, 2899, 101, ASSISTANT)), FAIR, 60)
-    # Two of 3000 tokens fill it, and share a step of 10 ms and what the second adds to it.
+    # While it grows to 3000 tokens it holds 2949.5 of 6000 on average, and takes as much of the
+    # 10 ms of a step, beside what each sequence more adds to that.
     alone_s, more_s = 0.01, (4 / 200 - 0.01) / 3
-    expected_s = 2899 / 5000 + 100 * (more_s + (alone_s - more_s) / 2)
+    expected_s = 2899 / 5000 + 100 * (more_s + (alone_s - more_s) * 2949.5 / 6000)
     assert work_s(case, ASSISTANT, HOME) == pytest.approx(expected_s)
 
 

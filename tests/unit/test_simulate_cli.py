@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from orchestrator.cli.app import app
-from orchestrator.cli.arrivals import arrivals, read_mix
+from orchestrator.cli.arrivals import Trace, arrivals, read_mix
 from orchestrator.config.spec import Configuration
 from orchestrator.simulate.baselines import BASELINES
 from tests.configurations import CLUSTERS
@@ -222,6 +222,14 @@ def test_without_names_requests_are_shared_out_by_seed(tmp_path: Path) -> None:
     assert counts[1] == 0
     assert counts[0] / 4000 == pytest.approx(0.75, abs=0.03)
     assert block.group.tolist() == again.group.tolist() != other.group.tolist()
+
+
+def test_a_trace_is_read_anew_by_each_who_goes_through_it(tmp_path: Path) -> None:
+    file = Path(write(tmp_path / "t.csv", HEADER, *(f"{n},1,1" for n in range(70_000))))
+    trace = Trace(file, ["a", "b"], {"a": 1.0, "b": 1.0}, 0)
+    once, again = ([b.group.tolist() for b in trace] for _ in range(2))
+    assert len(once) == 2
+    assert once == again
 
 
 def test_the_default_mix_is_those_who_ask_for_text() -> None:

@@ -54,7 +54,9 @@ class Variant(Spec):
     max_model_len: int = Field(ge=1, description="context length in tokens")
     max_num_seqs: int = Field(ge=1, description="sequences that one replica decodes at once")
     performance: list[Performance] = Field(
-        default=[], description="predicts latency and what a token costs; else both are measured"
+        default=[],
+        description="predicts latency, what a token costs and how many replicas the load will "
+        "need; else latency is measured, and replicas follow what waits",
     )
     engine_args: dict[str, str | int | float | bool] = Field(
         default={}, description="of vLLM, by their names there"

@@ -69,7 +69,9 @@ class Schedule(Spec):
 
 
 class Burst(Spec):
-    """When a workload may leave its home pools, for where, and when it comes back."""
+    """When a workload may leave its home pools, for where, and when it comes back. Where the variants
+    have `performance`, it also leaves ahead of a load that is forecast not to fit at home, and comes
+    back when the load fits into three quarters of it."""
 
     pools: list[Name] = Field(
         min_length=1, description="where it may go; the cheapest that the ceiling allows is taken"
@@ -87,7 +89,8 @@ class Burst(Spec):
     )
     release_utilization: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.6,
-        description="come back when the home slots could hold all running requests at this share",
+        description="come back when the home slots could hold all running requests at this share; "
+        "without a forecast",
     )
     release_sustained_s: Seconds = Field(
         default=30, description="the calm that ends a burst must hold for so long"

@@ -80,21 +80,32 @@ class ChoicesReader(Reader):
         return Usage(sum(prompts.values()), generated, 0)
 
     def read(self, event: bytes) -> tuple[EventKind, bytes]:
-        found = self._token.match(event)
-        if found is None:
-            return self._read(event)
-        text, after = found
-        told = after["told"]
-        if told:
-            self._go_on(int(told))
-        self._content_events += 1
-        self._text.write(text)
-        cut = after.start("usage")
-        if cut >= 0:
-            self._newest = event
-            if not self._shows_throughout:
-                return EventKind.CONTENT, event[:cut] + b"}\n\n"
-        return EventKind.CONTENT, event
+        passed_on, end = self._tokens(event, 0)
+        return (EventKind.CONTENT, passed_on) if end else self._read(event)
+
+    def read_tokens(self, events: bytes, start: int) -> tuple[bytes, int]:
+        return self._tokens(events, start)
+
+    def _tokens(self, events: bytes, start: int) -> tuple[bytes, int]:
+        """As `read_tokens`, and as they came but for their usage."""
+        shown: list[bytes] = []
+        begin = place = start
+        for text, after, end in self._token.row(events, start):
+            if after is not None:
+                told = int(after["told"] or 0)
+                if told:
+                    if told <= self._last_told:
+                        # Read alone, it fails the attempt.
+                        break
+                    self._last_told = told
+                self._newest = events[place:end]
+                if not self._shows_throughout:
+                    shown += (events[begin : after.start("usage")], b"}\n\n")
+                    begin = end
+            self._content_events += 1
+            self._text.write(text)
+            place = end
+        return b"".join((*shown, events[begin:place])), place
 
     def closing(self) -> bytes:
         end = b"data: [DONE]\n\n"

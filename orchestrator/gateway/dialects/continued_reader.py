@@ -26,6 +26,13 @@ class ContinuedReader(ChoicesReader):
     def used(self) -> Usage:
         return self._whole(super().used)
 
+    def read_tokens(self, events: bytes, start: int) -> tuple[bytes, int]:
+        passed_on, end = self._tokens(events, start)
+        if not self._shows_throughout:
+            return passed_on.replace(self._token.before, self._head), end
+        rewritten = [self._rewritten(one + b"\n\n") for one in passed_on.split(b"\n\n")[:-1]]
+        return b"".join(rewritten), end
+
     def read(self, event: bytes) -> tuple[EventKind, bytes]:
         token = self._token.before
         kind, passed_on = super().read(event)

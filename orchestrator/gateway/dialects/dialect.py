@@ -37,6 +37,11 @@ class Reader(ABC):
         """What an event is, and what of it is passed on. Raises UpstreamFailed for one that no
         engine should send."""
 
+    @abstractmethod
+    def read_tokens(self, events: bytes, start: int) -> tuple[bytes, int]:
+        """What is passed on of the ordinary tokens in a row that begin there, all of them content,
+        and where the next event begins: `start` where none does."""
+
     @property
     @abstractmethod
     def usage(self) -> Usage | None:

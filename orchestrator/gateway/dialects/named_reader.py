@@ -22,10 +22,9 @@ class NamedReader(Reader):
         self._content_events = 0
 
     def read(self, event: bytes) -> tuple[EventKind, bytes]:
-        if self._token.match(event) is not None:
-            self._events += 1
-            self._content_events += 1
-            return EventKind.CONTENT, event
+        passed_on, end = self.read_tokens(event, 0)
+        if end:
+            return EventKind.CONTENT, passed_on
         name, data = fields(event)
         if name == b"error":
             return EventKind.ERROR, b""
@@ -46,6 +45,14 @@ class NamedReader(Reader):
             if passed_on == event:
                 self._token.learn(event)
         return kind, passed_on
+
+    def read_tokens(self, events: bytes, start: int) -> tuple[bytes, int]:
+        place = start
+        for _, _, end in self._token.row(events, start):
+            self._events += 1
+            self._content_events += 1
+            place = end
+        return events[start:place], place
 
     @property
     def counted(self) -> Usage:

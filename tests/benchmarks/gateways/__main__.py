@@ -24,6 +24,7 @@ from rich.table import Table
 
 from orchestrator.config.load import state_directory
 from tests.benchmarks.gateways import contenders as c
+from tests.benchmarks.gateways.cost import cost
 from tests.benchmarks.gateways.load import Figures, Scenario, Target, measure
 
 SCENARIOS = (
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the report and nothing else")
     parser.add_argument("--ray", action="store_true", help="ours in Ray Serve too, both ways")
     parser.add_argument("--profile", action="store_true", help="where our gateway's time goes")
+    parser.add_argument("--cost", action="store_true", help="our gateway's processor time alone")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -69,14 +71,17 @@ def main() -> None:
                 from tests.benchmarks.gateways.stages import profile
 
                 report = profile(contenders, options, out)
+            elif options.cost:
+                report = cost(contenders, options, out)
             else:
                 report = compare(contenders, options)
-    name = "profile.json" if options.profile else "report.json"
+    name = "profile" if options.profile else "cost" if options.cost else "report"
     text = orjson.dumps(report, option=orjson.OPT_INDENT_2)
-    (options.out / name).write_bytes(text)
+    file = options.out / f"{name}.json"
+    file.write_bytes(text)
     if options.json:
         print(text.decode())
-    out.print(f"figures: {options.out / name}")
+    out.print(f"figures: {file}")
 
 
 @contextmanager

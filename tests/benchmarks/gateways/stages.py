@@ -22,38 +22,40 @@ SCENARIOS = (
     Scenario(32, 1024, stream=True),
 )
 SAMPLES_PER_S = 500
-WAITS = re.compile(r"(Condition\.)?wait \(.*threading\.py|(ChainFiles\.)?sync \(")
-"""Of threads: for time or a disk, which samplers do not always tell from work."""
+WAITS = re.compile(
+    r"(Condition\.)?wait \(.*threading\.py|(ChainFiles\.)?sync \(|_worker \(.*concurrent/futures"
+)
+"""Of threads: for time, for work or a disk, which samplers do not always tell from work."""
 FRAME = re.compile(r"^(?P<function>.+) \((?P<file>[^:]+):?\d*\)$")
 STAGES = (
     ("timeouts", r".* asyncio/timeouts\.py"),
-    ("server: write", r"\S*send uvicorn/protocols/http/httptools_impl\.py"),
-    ("server: task, ASGI", r"\S*(run_asgi|receive|__init__|create_task) \S*httptools_impl\.py"),
-    ("server: parse, ASGI", r".* (uvicorn/protocols|orchestrator/gateway/server)\S*"),
-    ("authenticate", r".* (orchestrator/gateway/access|orchestrator/config/keys)\.py"),
-    ("read the body", r"read_body orchestrator/gateway/request_body\.py"),
-    ("parse the body", r".* orchestrator/gateway/request\.py"),
-    ("classify", r".* orchestrator/classify/.*"),
-    ("sessions", r".* orchestrator/sessions/.*"),
+    ("server: write", r"ClientConnection\.write orchestrator/gateway/connection\.py"),
+    ("server", r".* orchestrator/gateway/(asgi|connections?|framing|server)\.py"),
+    ("authenticate", r".* (orchestrator/gateway/(access|jwt|jwks)|orchestrator/config/keys)\.py"),
+    ("read the body", r".* orchestrator/gateway/request_body\.py"),
+    ("parse the body", r".* orchestrator/gateway/(request|remote|engine_control)\.py"),
+    ("parse the body", r".* orchestrator/gateway/dialects/(choices|fields|messages|responses)\.py"),
+    ("classify", r".* (orchestrator/classify/.*|re2/\S*)"),
+    ("sessions", r".* orchestrator/(sessions/.*|gateway/sensitivity\.py)"),
     ("audit row", r"\S*decided orchestrator/gateway/records\.py|record \S*facts_record\.py"),
     ("audit row", r".* orchestrator/ledger/audit\.py"),
-    ("decide", r".* orchestrator/(policy/.*|gateway/(affinity|decisions|ejection)\.py)"),
-    (
-        "upstream client",
-        r".* (aiohttp/\S*|orchestrator/gateway/upstream\.py|yarl/\S*|multidict/\S*)",
-    ),
-    ("account, metrics", r"\S*_account orchestrator/gateway/relay\.py"),
-    (
-        "account, metrics",
-        r".* (orchestrator/gateway/(telemetry|usage|inflight)\.py|prometheus_client/\S*)",
-    ),
-    ("account, metrics", r".* orchestrator/(ledger/usage|gateway/records)\.py"),
-    ("relay", r".* orchestrator/gateway/(relay|sse|answers)\.py"),
+    ("decide", r".* orchestrator/gateway/(affinity|decisions|ejection|placement|fair_queue)\.py"),
+    ("decide", r".* orchestrator/policy/.*"),
+    ("upstream: write", r"UpstreamConnection\.ask orchestrator/gateway/http1\.py"),
+    ("upstream", r".* orchestrator/gateway/(http1|upstream)\.py"),
+    ("account, log", r".* orchestrator/gateway/(accounting|telemetry|usage|inflight|series)\.py"),
+    ("account, log", r".* orchestrator/(ledger/usage|gateway/(records|observer|access_log))\.py"),
+    ("stream", r".* orchestrator/gateway/(stream|sse|answers|dialects/\S*)\.py"),
+    ("relay", r".* orchestrator/gateway/(relay|attempts|call)\.py"),
     ("app", r".* orchestrator/gateway/\S*"),
     ("event loop, sockets", r"\S*run asyncio/runners\.py"),
 )
 _STAGES = [(stage, re.compile(pattern)) for stage, pattern in STAGES]
-THREADS = (("usage-ledger", "thread: usage"), ("audit-log", "thread: audit"))
+THREADS = (
+    ("usage-ledger", "thread: usage"),
+    ("audit-log", "thread: audit"),
+    ("access-log", "thread: access log"),
+)
 
 
 def profile(contenders: c.Contenders, options: argparse.Namespace, out: Console) -> dict[str, Any]:
