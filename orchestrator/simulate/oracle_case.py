@@ -6,9 +6,9 @@ workload's share in time, by the rules of the simulation itself:
 - A prompt token takes its reading time, whatever else a replica does. A decoding step is shared by
   its batch: equally, or by what each holds of the KV cache, whichever comes to more over the trace.
   Batches are as large as a replica takes, and no larger than the ITL objective allows on average.
-- Kinds are a workload's requests of about one size. What one of them takes at an endpoint is the
-  least that any of its bucket does beside its work at the first, so that no choice of requests for
-  an endpoint is better than a share of the kind.
+- Kinds are a workload's requests of about one size, with about as long an answer. What one of them
+  takes at an endpoint is the least that any of its bucket does beside its work at the first, so
+  that no choice of requests for an endpoint is better than a share of the kind.
 - Requests whose objectives no replica can meet even alone are the first that are missed.
 - A pool's minimum stands from the beginning and is paid for until the last arrival. It is an
   endpoint of its own, without a price, beside what is ordered over it.
@@ -38,6 +38,8 @@ SHORTEST = math.exp(-3 * SPREAD)
 """Of `provision_s`: one in seven hundred is there sooner."""
 SIZES = (0.5, 0.8, 0.95, 0.99)
 """Quantiles of a workload's work that part its kinds: those missed are the largest."""
+LENGTHS = (0.5, 0.9)
+"""Of its answers' tokens, by which their time is parted: short ones have little to be late in."""
 MIXES = (1 / 3, 2 / 3)
 """Of the prompt's share of the work, where endpoints differ in what suits them."""
 SAMPLE = 200_000
@@ -144,7 +146,7 @@ class _Group:
         self._endpoints = len(model.candidates)
         self._at = model.state.endpoints[self._places]
         self._by_cache = np.zeros(len(self._places), np.bool_)
-        self._sizes, self._mixes = np.empty(0), np.empty(0)
+        self._sizes, self._lengths, self._mixes = np.empty(0), np.empty(0), np.empty(0)
         sample = _chosen(sample, self.in_time(sample))
         if len(sample.arrival_s):
             steps = np.maximum(sample.output_tokens - 1, 0)[:, None]
@@ -155,10 +157,11 @@ class _Group:
             if (ratio.max(axis=0) > 1.01 * ratio.min(axis=0)).any():
                 self._mixes = np.unique(np.quantile(self._mix(sample), MIXES))
             self._sizes = np.unique(np.quantile(work_s[:, 0], SIZES))
+            self._lengths = np.unique(np.quantile(sample.output_tokens, LENGTHS))
 
     @property
     def kinds(self) -> int:
-        return (len(self._sizes) + 1) * (len(self._mixes) + 1)
+        return (len(self._sizes) + 1) * (len(self._lengths) + 1) * (len(self._mixes) + 1)
 
     def in_time(self, of: Arrivals) -> Bools:
         """Whether any replica meets the objectives, if it does nothing else."""
@@ -174,7 +177,8 @@ class _Group:
     def kind(self, of: Arrivals) -> Ints:
         size = np.searchsorted(self._sizes, self.work_s(of)[:, self._places[0]])
         mix = np.searchsorted(self._mixes, self._mix(of))
-        kind: Ints = size * (len(self._mixes) + 1) + mix
+        length = np.searchsorted(self._lengths, of.output_tokens)
+        kind: Ints = (size * (len(self._lengths) + 1) + length) * (len(self._mixes) + 1) + mix
         return kind
 
     def work_s(self, of: Arrivals) -> Floats:
