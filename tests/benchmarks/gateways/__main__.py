@@ -25,16 +25,8 @@ from rich.table import Table
 from orchestrator.config.load import state_directory
 from tests.benchmarks.gateways import contenders as c
 from tests.benchmarks.gateways.cost import cost
-from tests.benchmarks.gateways.load import Figures, Scenario, Target, measure
+from tests.benchmarks.gateways.load import SCENARIOS, Figures, Scenario, Target, measure
 
-SCENARIOS = (
-    Scenario(1, 1024, stream=False),
-    Scenario(32, 1024, stream=False),
-    Scenario(1, 32 * 1024, stream=False),
-    Scenario(32, 32 * 1024, stream=False),
-    Scenario(1, 1024, stream=True),
-    Scenario(32, 1024, stream=True),
-)
 ONE, MANY = SCENARIOS[0], SCENARIOS[1]
 out = Console()
 

@@ -11,16 +11,7 @@ from rich.table import Table
 
 from tests.benchmarks.gateways import contenders as c
 from tests.benchmarks.gateways.engine import TOKENS
-from tests.benchmarks.gateways.load import Scenario, Target, measure
-
-SCENARIOS = (
-    Scenario(1, 1024, stream=False),
-    Scenario(32, 1024, stream=False),
-    Scenario(1, 32 * 1024, stream=False),
-    Scenario(32, 32 * 1024, stream=False),
-    Scenario(1, 1024, stream=True),
-    Scenario(32, 1024, stream=True),
-)
+from tests.benchmarks.gateways.load import SCENARIOS, Scenario, Target, measure
 
 
 def cost(contenders: c.Contenders, options: argparse.Namespace, out: Console) -> dict[str, Any]:

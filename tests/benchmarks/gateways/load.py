@@ -57,6 +57,16 @@ class Scenario:
         return f"{clients}, {self.body_bytes // 1024} KB, {kind}"
 
 
+SCENARIOS = (
+    Scenario(1, 1024, stream=False),
+    Scenario(32, 1024, stream=False),
+    Scenario(1, 32 * 1024, stream=False),
+    Scenario(32, 32 * 1024, stream=False),
+    Scenario(1, 1024, stream=True),
+    Scenario(32, 1024, stream=True),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     requests_per_s: float
