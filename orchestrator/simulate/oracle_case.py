@@ -295,6 +295,9 @@ def _places(
         standing = np.minimum(pool.min_replicas, offered)
         # Of a supply that is short each of them has its part.
         paid = np.minimum(pool.min_replicas, offered / max(len(members), 1)) * is_paid
+        if setting.troubles.failed_starts:
+            # One that never comes is given up, and not paid for until it is ordered anew.
+            paid *= 0
         is_fixed = pool.min_replicas == pool.max_replicas
         over = 0 if is_fixed else 2 * pool.max_replicas - pool.min_replicas
         for candidate in members:
