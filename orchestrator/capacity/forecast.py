@@ -44,7 +44,7 @@ MIDDLES = np.cumsum(SHARES) - SHARES / 2
 DEVIATIONS = np.array([NormalDist().inv_cdf(middle) for middle in MIDDLES])
 UNMEASURED_SPREAD = 0.2
 """Of a ratio's logarithm, until there are some."""
-LEARNED = ("usual", "prompt", "output", "spread", "prompt_spread", "seen", "measured", "shape")
+LEARNED = ("usual", "asked", "answered", "spread", "prompt_spread", "seen", "measured", "shape")
 DEFAULT_PROMPT_TOKENS, DEFAULT_OUTPUT_TOKENS = 512.0, 128.0
 
 
@@ -101,8 +101,10 @@ class Forecaster:
         self._bases = np.full((MOST_STEPS + 1, size), np.nan)
         """Forecasts that were made, by the step in which they were."""
         self._level, self._usual = np.zeros(size), np.zeros(size)
-        self._prompt = np.full(size, DEFAULT_PROMPT_TOKENS)
-        self._output = np.full(size, DEFAULT_OUTPUT_TOKENS)
+        # Of one request, until there are some.
+        self._asked = np.tile([1.0, DEFAULT_PROMPT_TOKENS], (size, 1))
+        """Requests and their prompt tokens, fading; so are answers and their output tokens."""
+        self._answered = np.tile([1.0, DEFAULT_OUTPUT_TOKENS], (size, 1))
         self._spread, self._prompt_spread = np.ones(size), np.full(size, 2.0)
         self._steps = 0
         self._seen = np.zeros(size)
@@ -160,21 +162,20 @@ class Forecaster:
                     own[number] = given[numbers[workload]]
 
     def _step(self, passed_s: float, now_s: float) -> None:
-        requests, prompt, answered, output = self._counted
+        requests, prompt, *_ = self._counted
         rate = requests / passed_s
-        _approach(self._prompt, prompt / np.maximum(requests, 1), requests > 0, passed_s / TOKENS_S)
-        _approach(self._output, output / np.maximum(answered, 1), answered > 0, passed_s / TOKENS_S)
+        _add(self._asked, self._counted[:2], passed_s)
+        _add(self._answered, self._counted[2:], passed_s)
+        usual_prompt = self._asked[:, 1] / self._asked[:, 0]
         self._recent[self._steps % WINDOW_STEPS] = rate
         window = self._recent[: min(self._steps + 1, WINDOW_STEPS)].mean(axis=0)
         weight = max(1 - np.exp(-passed_s / LEVEL_S), 1 / (self._steps + 1))
         off = requests - self._level * passed_s
         apart = off**2 / np.maximum(self._level * passed_s, 1.0)
-        usual_prompt = self._prompt * self._level * passed_s
-        prompts_apart = (prompt - usual_prompt) ** 2 / np.maximum(
-            usual_prompt * self._prompt, self._prompt**2
-        )
+        prompts_off = prompt / usual_prompt - self._level * passed_s
+        prompts_apart = prompts_off**2 / np.maximum(self._level * passed_s, 1.0)
         if self._steps >= WINDOW_STEPS:
-            known, share = self._level > 0, passed_s / TOKENS_S
+            known, share = self._level > 0, np.maximum(passed_s / TOKENS_S, 1 / (self._seen + 3))
             _approach(self._spread, apart, known, share)
             _approach(self._prompt_spread, prompts_apart, known, share)
         self._level += weight * (rate - self._level)
@@ -251,15 +252,21 @@ class Forecaster:
             rps = np.maximum((base[number] + floor[number]) * ratios - floor[number], 0.0)
             self._forecasts[name] = Forecast(
                 tuple(rps.tolist()),
-                float(self._prompt[number]),
-                float(self._output[number]),
+                float(self._asked[number, 1] / self._asked[number, 0]),
+                float(self._answered[number, 1] / self._answered[number, 0]),
                 max(float(self._spread[number]), 1.0),
                 max(float(self._prompt_spread[number]), 1.0),
             )
 
 
-def _approach(values: Floats, seen: Floats, known: Bools, share: float) -> None:
-    values += np.where(known, min(share, 1.0) * (seen - values), 0.0)
+def _add(sums: Floats, counted: Floats, passed_s: float) -> None:
+    """Old ones fade where there are new ones."""
+    sums *= np.where(counted[0] > 0, np.exp(-passed_s / TOKENS_S), 1.0)[:, None]
+    sums += counted.T
+
+
+def _approach(values: Floats, seen: Floats, known: Bools, shares: Floats) -> None:
+    values += np.where(known, np.minimum(shares, 1.0) * (seen - values), 0.0)
 
 
 def _place(at_s: float) -> tuple[int, int]:

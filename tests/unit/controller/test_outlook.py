@@ -29,9 +29,10 @@ def follow(outlook: Outlook, now_s: float, steps: int = 300) -> float:
 
 
 def forecast(outlook: Outlook, now_s: float) -> Forecast:
-    """After the fewest steps in which there is one."""
-    follow(outlook, now_s, 2)
-    return outlook.observe(LOAD, now_s + 2 * STEP_S)["assistant"]
+    """After the fewest steps in which there is one, in which nothing arrives."""
+    for step in range(2):
+        outlook.observe({}, now_s + step * STEP_S)
+    return outlook.observe({}, now_s + 2 * STEP_S)["assistant"]
 
 
 def is_there(path: Path) -> bool:
