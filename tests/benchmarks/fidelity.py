@@ -49,7 +49,7 @@ def main() -> None:
             *("profile", url, "--accelerator", "CPU", "--max-num-seqs", str(SEQUENCES))
         )
         performance = measured["performance"]
-        out.print_json(data=performance)
+        out.print_json(data={**performance, "overhead_s": measured["overhead_s"]})
         scale = _time_scale(asked.trace, performance, asked.utilization)
         _orchestrator(
             *("replay", "--trace", str(asked.trace), "--time-scale", str(scale)),
