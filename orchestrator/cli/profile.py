@@ -17,7 +17,7 @@ from orchestrator.cli.progress import progress
 from orchestrator.config.access import is_loopback
 from orchestrator.profile.endpoint import About, Endpoint
 from orchestrator.profile.fit import Point, Profile, ProfileError
-from orchestrator.profile.measure import Measurement, steps
+from orchestrator.profile.measure import STREAM_PROMPT_TOKENS, Measurement, steps
 
 CONNECT_TIMEOUT_S = 10
 
@@ -37,6 +37,10 @@ def profile(
     api_key_env: Annotated[
         str | None, typer.Option(help="Environment variable with the engine's API key.")
     ] = None,
+    prompt_tokens: Annotated[
+        int,
+        typer.Option(min=1, help="Of ordinary prompts there: streams begin with so many."),
+    ] = STREAM_PROMPT_TOKENS,
     seconds: Annotated[float, typer.Option(min=1, help="That it may take.")] = 120,
     as_json: Json = False,
 ) -> None:
@@ -48,7 +52,9 @@ def profile(
     try:
         base_url = _checked(url)
         headers = _headers(api_key_env)
-        about, found = asyncio.run(_measured(base_url, headers, model, max_num_seqs, seconds))
+        about, found = asyncio.run(
+            _measured(base_url, headers, model, max_num_seqs, seconds, prompt_tokens)
+        )
         performance = found.performance(accelerator, _source(about, found)).model_dump(
             exclude_none=True
         )
@@ -93,7 +99,12 @@ def _headers(api_key_env: str | None) -> dict[str, str]:
 
 
 async def _measured(
-    url: str, headers: dict[str, str], model: str | None, max_num_seqs: int, limit_s: float
+    url: str,
+    headers: dict[str, str],
+    model: str | None,
+    max_num_seqs: int,
+    limit_s: float,
+    prompt_tokens: int,
 ) -> tuple[About, Profile]:
     """Raises ProfileError, aiohttp.ClientError, OSError."""
     connections = aiohttp.TCPConnector(limit=0)
@@ -104,7 +115,7 @@ async def _measured(
         endpoint = Endpoint(session, url)
         about = await endpoint.look(model)
         with progress("measuring", steps(max_num_seqs)) as step:
-            run = Measurement(endpoint, max_num_seqs, limit_s, time.time_ns(), step)
+            run = Measurement(endpoint, max_num_seqs, limit_s, time.time_ns(), step, prompt_tokens)
             return about, await run.run()
 
 
@@ -130,7 +141,7 @@ def _show(found: Profile, reads: list[Point], batches: list[Point]) -> None:
         table.add_row(f"{point.at:.0f}", *_compared(point))
     out.print(table)
     overhead_ms = found.prefill().overhead_s * 1000
-    out.print(f"besides, {overhead_ms:.1f} ms for every request, in no figure", highlight=False)
+    out.print(f"besides, {overhead_ms:.1f} ms for every request", highlight=False)
     table = Table("streams", "from token to token", "fitted", "error", "tokens/s", box=SIMPLE_HEAD)
     for point, batch in zip(batches, found.batches, strict=True):
         table.add_row(f"{point.at:.0f}", *_compared(point), f"{batch.tokens_per_s:.0f}")

@@ -139,6 +139,7 @@ class Profile:
             prefill_tokens_per_s=_rounded(self.prefill().tokens_per_s),
             decode_tokens_per_s=_rounded(self.batches[-1].tokens_per_s),
             itl_s=_rounded(self.batches[0].itl_s),
+            overhead_s=_rounded(self.prefill().overhead_s),
             kv_cache_tokens=self.kv_cache_tokens,
             source=source,
         )

@@ -54,13 +54,16 @@ class Measurement:
         limit_s: float,
         seed: int,
         on_progress: Callable[[float], None] = lambda steps: None,
+        prompt_tokens: int = STREAM_PROMPT_TOKENS,
     ) -> None:
         """`endpoint`: that was looked at. `seed`: of the prompts: another one each time, or the
-        engine has read them before."""
+        engine has read them before. `prompt_tokens`: that streams begin with: the longer a context,
+        the longer each of its tokens takes."""
         self._endpoint = endpoint
         self._max_num_seqs = max_num_seqs
         self._limit_s = limit_s
         self._on_progress = on_progress
+        self._prompt_tokens = prompt_tokens
         self._prompts = Prompts(seed)
         self._words_per_token = 1.0
 
@@ -112,7 +115,7 @@ class Measurement:
 
     async def _batches(self, prefill: Prefill, left_s: float) -> list[Batch]:
         levels = concurrencies(self._max_num_seqs)
-        prompt_tokens = min(STREAM_PROMPT_TOKENS, self._room_tokens // 4)
+        prompt_tokens = min(self._prompt_tokens, self._room_tokens // 4)
         reading_s = {n: n * prefill.took_s(prompt_tokens) for n in levels}
         window_s = min(WINDOW_S, (WATCHED_SHARE * left_s - sum(reading_s.values())) / len(levels))
         if window_s <= 0:

@@ -186,6 +186,7 @@ def _endpoints(catalogue: Catalogue) -> Table:
     endpoints["sequences"] = sequences
     endpoints["step_s"] = step_s
     endpoints["step_more_s"] = np.maximum(full_s - step_s, 0) / np.maximum(sequences - 1, 1)
+    endpoints["overhead_s"] = [p.overhead_s for p in performances]
     endpoints["read_s"] = [1 / p.prefill_tokens_per_s for p in performances]
     endpoints["batch_tokens"] = [_batch_tokens(c.variant) for c in candidates]
     endpoints["kv_tokens"] = [p.kv_cache_tokens or np.inf for p in performances]

@@ -70,6 +70,7 @@ ENDPOINT = np.dtype(
         ("step_s", "f8"),  # inter-token latency of a sequence alone
         ("step_more_s", "f8"),  # what each sequence more adds to it
         ("read_s", "f8"),  # for a prompt token
+        ("overhead_s", "f8"),  # before the first token of every request, besides
         ("batch_tokens", "f8"),  # of prompts and sequences, in one step
         ("kv_tokens", "f8"),  # that a replica's cache holds
         ("context_tokens", "f8"),  # of a prompt with its answer

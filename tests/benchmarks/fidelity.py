@@ -46,7 +46,8 @@ def main() -> None:
         list(takewhile(lambda line: "Ctrl-C" not in line, lines))
         url = f"http://127.0.0.1:8001/pools/{ENDPOINT}"
         measured = _orchestrator(
-            *("profile", url, "--accelerator", "CPU", "--max-num-seqs", str(SEQUENCES))
+            *("profile", url, "--accelerator", "CPU", "--max-num-seqs", str(SEQUENCES)),
+            *("--prompt-tokens", str(round(_lengths(asked.trace)[1]))),
         )
         performance = measured["performance"]
         out.print_json(data={**performance, "overhead_s": measured["overhead_s"]})

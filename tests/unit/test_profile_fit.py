@@ -96,6 +96,7 @@ def test_the_figures_are_those_of_one_alone_and_of_all_and_say_what_they_miss_be
         prefill_tokens_per_s=10_000,
         decode_tokens_per_s=166.7,
         itl_s=0.01,
+        overhead_s=0.05,
         kv_cache_tokens=4000,
         source="measured",
     )

@@ -18,6 +18,11 @@ class Performance(Spec):
         description="tokens generated with all sequences busy"
     )
     itl_s: Seconds = Field(description="inter-token latency of one sequence alone")
+    overhead_s: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="before the first token besides the prompt, for every request: HTTP, its text "
+        "into tokens, scheduling",
+    )
     kv_cache_tokens: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
         description="tokens of prompts and answers that a replica holds at once, as vLLM logs it "

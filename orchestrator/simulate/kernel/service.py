@@ -50,7 +50,8 @@ def begun(state: State, number: int, endpoint: int) -> None:
         request.held_from_s = now_s
     if np.isnan(request.first_token_s):
         request.first_token_s = now_s
-        count(state.ttft[endpoint], now_s - request.arrival_s)
+        ttft_s = now_s - request.arrival_s + state.endpoints[endpoint].overhead_s
+        count(state.ttft[endpoint], ttft_s)
 
 
 @inner
@@ -62,7 +63,7 @@ def served(state: State, number: int, endpoint: int) -> None:
     if now_s - request.arrival_s > g.total_s:
         refuse(state, number)
         return
-    ttft_s = request.first_token_s - request.arrival_s
+    ttft_s = request.first_token_s - request.arrival_s + state.endpoints[endpoint].overhead_s
     count(state.latency[TTFT, request.group], ttft_s)
     is_late = ttft_s > g.ttft_slo_s
     g.late_ttft += is_late
