@@ -223,6 +223,8 @@ def _while_bursting(
     calm_s = now_s - held_since
     if calm_s < spec.release_sustained_s or now_s - state.since_s < spec.min_dwell_s:
         return state.model_copy(update={"condition_since_s": held_since})
+    if signals.needed is not None:
+        return _drain(state, "home carries the load that is forecast", now_s)
     return _drain(
         state,
         f"{signals.demand} open requests fit into {spec.release_utilization:.0%} of "

@@ -26,6 +26,7 @@ USUAL_S = 6 * 3600.0
 """Of the rate that lulls and peaks are told by, and of what forecasts are measured by."""
 MOST_STEPS = 180
 SLOTS_A_DAY = 288
+SLOTS_A_WEEK = 7 * SLOTS_A_DAY
 DAY_S = 86_400.0
 MOST_SHAPE = 3.0
 """The shape moves a rate by no more than this factor."""
@@ -111,7 +112,9 @@ class Forecaster:
         """Steps by which what is usual is known."""
         self._measured = np.zeros((size, len(REGIMES) + 1, BINS))
         self._regimes = np.zeros((MOST_STEPS + 1, size), int)
-        self._shape = np.full((size, 7, SLOTS_A_DAY), np.nan)
+        self._shape = np.full((size, SLOTS_A_WEEK), np.nan)
+        """Requests a second in each slot of the week, before the one that runs."""
+        self._slot, self._slot_s, self._slot_requests = 0, 0.0, np.zeros(size)
 
     def observe(self, load: Mapping[str, Load], now_s: float) -> None:
         """What has arrived since the last call."""
@@ -153,7 +156,8 @@ class Forecaster:
             if given.shape != (len(workloads), *own.shape[1:]):
                 raise ValueError(f"{name} has shape {given.shape}")
             known = given[~np.isnan(given)] if name == "shape" else given
-            if not (np.isfinite(known) & (known >= 0)).all():
+            is_divisor = name in ("asked", "answered") and not (given[:, 0] > 0).all()
+            if is_divisor or not (np.isfinite(known) & (known >= 0)).all():
                 raise ValueError(f"{name} has values that are no rates, lengths or counts")
         for name, given in taken.items():
             own = getattr(self, f"_{name}")
@@ -183,7 +187,7 @@ class Forecaster:
         usual_weight = np.maximum(1 - np.exp(-passed_s / USUAL_S), 1 / self._seen)
         self._usual += usual_weight * (rate - self._usual)
         self._measure(window, passed_s)
-        self._learn_shape(rate, now_s)
+        self._learn_shape(requests, passed_s, now_s)
         base = self._level * (1.0 if self.is_steady else self._shape_ratio(now_s))
         row = self._steps % len(self._bases)
         self._bases[row] = base
@@ -207,36 +211,42 @@ class Forecaster:
         regimes = self._regimes[rows, columns]
         self._measured[columns[known], regimes[known], places.astype(int)[known]] += 1
 
-    def _learn_shape(self, rate: Floats, now_s: float) -> None:
-        day, slot = _place(now_s)
-        shape = self._shape[:, day, slot]
-        self._shape[:, day, slot] = np.where(np.isnan(shape), rate, shape + 0.2 * (rate - shape))
+    def _learn_shape(self, requests: Floats, passed_s: float, now_s: float) -> None:
+        """A slot's rate is known when it is over."""
+        slot = _slot(now_s)
+        if slot != self._slot:
+            if self._slot_s:
+                rate, before = self._slot_requests / self._slot_s, self._shape[:, self._slot]
+                self._shape[:, self._slot] = np.where(np.isnan(before), rate, (before + rate) / 2)
+            self._slot, self._slot_s = slot, 0.0
+            self._slot_requests[:] = 0
+        self._slot_requests += requests
+        self._slot_s += passed_s
 
     def _shape_ratio(self, now_s: float) -> Floats:
-        """By how much the rate moves until the horizon: by the same day of the week before, else
-        by the days that are known."""
-        ahead_s = self._ahead * STEP_S
-        ratio = np.ones(len(self.workloads))
-        if np.isnan(self._shape[:, :, _place(now_s + float(ahead_s.max()))[1]]).all():
-            return ratio
-        for number, horizon_s in enumerate(ahead_s):
-            here = self._usually(number, now_s)
-            there = self._usually(number, now_s + horizon_s)
-            if here is not None and there is not None:
-                floor = FLOOR * self._usual[number] + 1e-9
-                moved = (there + floor) / (here + floor)
-                ratio[number] = min(max(moved, 1 / MOST_SHAPE), MOST_SHAPE)
+        """By how much the rate moved until the horizon a week before, else on the days that are
+        known."""
+        here, ratio = _slot(now_s), np.ones(len(self.workloads))
+        for ahead in np.unique(self._ahead):
+            there = _slot(now_s + ahead * STEP_S)
+            of = self._ahead == ahead
+            before, after = self._around(here), self._around(there)
+            known = ~np.isnan(before) & ~np.isnan(after)
+            week = known[:, 0]
+            days = np.maximum(known.sum(axis=1), 1)
+            before = np.where(week, before[:, 0], np.where(known, before, 0).sum(axis=1) / days)
+            after = np.where(week, after[:, 0], np.where(known, after, 0).sum(axis=1) / days)
+            floor = FLOOR * self._usual + 1e-9
+            moved = np.clip((after + floor) / (before + floor), 1 / MOST_SHAPE, MOST_SHAPE)
+            ratio = np.where(of & known.any(axis=1), moved, ratio)
         return ratio
 
-    def _usually(self, number: int, at_s: float) -> float | None:
-        day, slot = _place(at_s)
-        slots = [(slot + k) % SLOTS_A_DAY for k in (-1, 0, 1)]
-        same = self._shape[number, day, slots]
-        if not np.isnan(same).any():
-            return float(same.mean())
-        days = self._shape[number][:, slots]
-        known = ~np.isnan(days).any(axis=1)
-        return float(days[known].mean()) if known.any() else None
+    def _around(self, slot: int) -> Floats:
+        """(workloads, 7) the rates about a slot: of its own day first, then of the others."""
+        days = slot + SLOTS_A_DAY * np.arange(7)
+        around = (days[:, None] + np.array([-1, 0, 1])) % SLOTS_A_WEEK
+        rates: Floats = self._shape[:, around].mean(axis=2)
+        return rates
 
     def _tell(self, base: Floats, regimes: Ints) -> None:
         floor = FLOOR * self._usual
@@ -269,10 +279,9 @@ def _approach(values: Floats, seen: Floats, known: Bools, shares: Floats) -> Non
     values += np.where(known, np.minimum(shares, 1.0) * (seen - values), 0.0)
 
 
-def _place(at_s: float) -> tuple[int, int]:
-    """The day of the week and the time of the day. (The epoch began on a Thursday.)"""
-    day, second = divmod(at_s, DAY_S)
-    return int(day + 3) % 7, int(second * SLOTS_A_DAY / DAY_S)
+def _slot(at_s: float) -> int:
+    """Of the week."""
+    return int(at_s * SLOTS_A_DAY / DAY_S) % SLOTS_A_WEEK
 
 
 def _quantiles(counts: Floats, noise: float) -> Floats:

@@ -53,13 +53,15 @@ def follow_up(
 ) -> Provision:
     """The state after this tick. `ordered`: the target that has been in force since the last one;
     `limit_s`: how long a scale-up may go without a replica more."""
+    if before.given_up(now_s) and ready <= before.ready:
+        return before
     if ready >= ordered:
+        # What was given up ordered no more than there is: that it is there proves nothing.
+        came = ordered and (not before.failures or ready > before.ready)
         forgotten = now_s - before.retry_at_s > LONGEST_PAUSE_S
-        if ordered or forgotten:
+        if came or forgotten:
             return NOTHING_ORDERED
         return _at(before, None, ready)
-    if before.given_up(now_s):
-        return before
     since_s = before.lacking_since_s
     if since_s is None or ready > before.ready:
         since_s = now_s

@@ -63,7 +63,8 @@ class ReplicaModel:
         self._more_s = max(full_s - self._itl_s, 0.0) / max(sequences - 1, 1)
         self._kv_tokens = performance.kv_cache_tokens
         self._itl_slo_s = slo.itl_p95_s
-        own_s = typical.prompt_tokens * self._read_s + self._step_s(1) + performance.overhead_s
+        beside_s = max(self._step_s(1), performance.overhead_s)
+        own_s = typical.prompt_tokens * self._read_s + beside_s
         self._spare_s = max(slo.ttft_p95_s - own_s, 0.0)
 
     def _step_s(self, batch: float) -> float:

@@ -128,8 +128,8 @@ class _Demand:
 
 
 class Sizing:
-    """Of the workloads and endpoints of which enough is known: a forecast, and the performance
-    wherever the workload is at home."""
+    """Of the workloads and endpoints of which enough is known: a forecast, one model, and the
+    performance wherever the workload is at home."""
 
     def __init__(
         self,
@@ -152,7 +152,8 @@ class Sizing:
         """Endpoints that also serve somebody of whom too little is known."""
         for workload in sorted(catalogue.configuration.workloads, key=_claim):
             forecast, home = forecasts.get(workload.name), catalogue.home(workload.name)
-            if forecast is None or any(c.performance is None for c in home):
+            models = {c.model.name for c in home}
+            if forecast is None or len(models) > 1 or any(c.performance is None for c in home):
                 self._unknown.update(c.endpoint for c in home)
             else:
                 self._fill(workload, forecast, home)

@@ -50,7 +50,7 @@ def profile(
     --max-num-seqs.
     """
     try:
-        base_url = _checked(url)
+        base_url = _checked(url, api_key_env is not None)
         headers = _headers(api_key_env)
         about, found = asyncio.run(
             _measured(base_url, headers, model, max_num_seqs, seconds, prompt_tokens)
@@ -78,12 +78,15 @@ def profile(
     out.print(text, end="", markup=False, highlight=False, soft_wrap=True)
 
 
-def _checked(url: str) -> str:
+def _checked(url: str, has_key: bool) -> str:
     """Without /v1. Raises ProfileError."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ProfileError(f"'{url}' is no URL; write http://127.0.0.1:8000") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ProfileError(f"'{url}' is no URL of an engine; write http://127.0.0.1:8000")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
+    if has_key and parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ProfileError(f"{url}: whoever is on the way could read the key; write https://")
     return url.rstrip("/").removesuffix("/v1")
 

@@ -66,6 +66,16 @@ def gpus(
     }
 
 
+def token_usd(catalogue: Catalogue, pool: str, used: Mapping[str, int]) -> float:
+    """What tokens cost at a pool that charges by them, at most: reports do not part prompts from
+    answers, and the dearer of the two list prices is taken."""
+    listed = catalogue.pools[pool].price.tokens
+    if listed is None:
+        return 0.0
+    dearer = max(listed.input_usd_per_million, listed.output_usd_per_million)
+    return sum(used.values()) * dearer / 1e6
+
+
 def used_tokens(tokens: Mapping[str, Mapping[str, int]], pool: str) -> dict[str, int]:
     """By workload, of `tokens` by endpoint and workload."""
     used: dict[str, int] = {}

@@ -9,7 +9,13 @@ from typing import Any
 
 from orchestrator.capacity.override import Override
 from orchestrator.capacity.planner import Observation, Plan, plan
-from orchestrator.controller.charges import gpus, last_prices, pool_of, used_tokens
+from orchestrator.controller.charges import (
+    gpus,
+    last_prices,
+    pool_of,
+    token_usd,
+    used_tokens,
+)
 from orchestrator.controller.chronicle import Chronicle
 from orchestrator.controller.clock import SteadyClock
 from orchestrator.controller.events import EventKind, EventLog
@@ -418,6 +424,12 @@ class Controller:
         memory.prices = last_prices(
             memory.prices, self._catalogue, quotes, unowned, bool(fleet.removed)
         )
+        for pool in self._catalogue.pools:
+            used = used_tokens(tokens, pool)
+            by_token = token_usd(self._catalogue, pool, used)
+            if by_token:
+                # Each is paid for by who used it, out of its budget.
+                memory.costs.add(pool, by_token, used, list(used), now_s)
         replicas = {e: fleet.replicas(e).total for e in self._catalogue.candidates}
         for pool, count in gpus(self._catalogue, replicas, unowned, memory.prices).items():
             bursting = [w for w, s in memory.bursts.items() if s.pool == pool]

@@ -32,9 +32,11 @@ class Outlook:
 
     def follow(self, catalogue: Catalogue) -> None:
         """Other rules; what was learned of workloads that stay is kept."""
-        before, self._forecaster = self._forecaster, forecaster_of(catalogue)
-        self._forecaster.learn(before.workloads, before.learned())
-        self._prompts = Prompts(catalogue)
+        before, after = self._forecaster, forecaster_of(catalogue)
+        if (after.workloads, after.horizons_s) == (before.workloads, before.horizons_s):
+            return
+        after.learn(before.workloads, before.learned())
+        self._forecaster, self._prompts = after, Prompts(catalogue)
 
     def observe(self, load: Mapping[str, Load], now_s: float) -> Mapping[str, Forecast]:
         """By workload. `load`: since the last call."""

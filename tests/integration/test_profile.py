@@ -187,10 +187,18 @@ def test_the_command_prints_yaml_to_paste_and_json_for_machines() -> None:
     assert len(report["prefill"]) == 6
 
 
+def test_no_key_is_sent_where_others_could_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINE_KEY", "secret")
+    result = command("http://engine.example:8000", *WORDS, "--api-key-env", "ENGINE_KEY")
+    assert result.exit_code == 2
+    assert "write https://" in result.stderr
+    assert "secret" not in result.output
+
+
 @pytest.mark.parametrize(
     ("url", "mend"),
     [
-        ("http://engine.example:8000", "write https://"),
+        ("http://[::1", "is no URL"),
         ("engine", "write http://127.0.0.1:8000"),
         ("http://127.0.0.1:9", "give the URL of a running engine"),
     ],

@@ -9,6 +9,7 @@ from orchestrator.controller.loop import MAX_GAP_S, Controller
 from orchestrator.controller.memory import Memory
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.pools.actuator import Replicas, Unowned
+from orchestrator.signals.report import EndpointReport, GatewayReport
 from tests.fake_pools import FakeCluster
 from tests.unit.controller.world import SMALL, Make, Run, stray
 
@@ -87,5 +88,31 @@ def test_replicas_beyond_a_variant_of_the_rules_cost_the_price_of_their_pool(run
         for now_s in (0, 3600):
             await controller.tick(now_s)
         assert cost(controller) == pytest.approx(0.5)
+
+    run(test)
+
+
+def test_tokens_are_paid_for_where_a_pool_charges_by_them_and_count_against_the_budget(
+    run: Run,
+) -> None:
+    raw = SMALL.configuration.model_dump(mode="json")
+    raw["clusters"][1] |= {"kind": "openai", "dashboard_url": None}
+    prices = {"input_usd_per_million": 1.0, "output_usd_per_million": 4.0}
+    raw["pools"][1] |= {"min_replicas": 1, "max_replicas": 1, "price": {"tokens": prices}}
+    raw["workloads"][0]["budget"] = {"usd_per_day": 10}
+    catalogue = Catalogue(Configuration.model_validate(raw), "v2")
+
+    async def test(make: Make, cluster: FakeCluster) -> None:
+        controller = make(0, catalogue)
+        await controller.tick(0)
+        used = {"cloud-gpu/m-fp16": EndpointReport(tokens={"assistant": 500_000})}
+        report = GatewayReport(
+            gateway_id="g", config_version="v2", snapshot_version=1, endpoints=used
+        )
+        assert controller.exchange(report, 1) is not None
+        await controller.tick(2)
+        await controller.tick(4)
+        assert controller.state()["cost_usd"]["by_pool"]["cloud-gpu"] == pytest.approx(2.0)
+        assert controller.snapshot.budget_left_usd["assistant"] == pytest.approx(8.0)
 
     run(test)
