@@ -10,6 +10,7 @@ from orchestrator.signals.report import GatewayReport, QueueReport, WorkloadRepo
 
 GONE_AFTER_S = 10
 """A gateway that has not reported for so long is gone, and its requests with it."""
+REMEMBERED_S = 3600
 NOBODY = sys.maxsize
 """The oldest snapshot where no gateway is left that decides on one."""
 
@@ -34,6 +35,8 @@ class Traffic:
         self._slot: dict[str, LatencyWindow] = {}
         self._tokens: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         self._load: dict[str, Load] = {}
+        self._heard_s: dict[str, float] = {}
+        """When each gateway reported last that has not said goodbye, however long ago."""
         self._served: dict[str, int] = defaultdict(int)
 
     def follow(self, window_s: float, silence_s: float) -> None:
@@ -43,15 +46,21 @@ class Traffic:
             window.window_s = window_s
 
     def take(self, report: GatewayReport, now_s: float) -> None:
+        heard_s = self._heard_s.get(report.gateway_id, now_s)
+        known = {g: at_s for g, at_s in self._heard_s.items() if now_s - at_s <= REMEMBERED_S}
+        self._heard_s = known | {report.gateway_id: now_s}
         self._reports[report.gateway_id] = (now_s, report)
         if report.leaving:
-            del self._reports[report.gateway_id]
+            del self._reports[report.gateway_id], self._heard_s[report.gateway_id]
         for endpoint, figures in report.endpoints.items():
             self.ttft(endpoint).add(figures.ttft_s, now_s)
             self.slot(endpoint).add(figures.slot_s, now_s)
             self._served[endpoint] += len(figures.ttft_s) + len(figures.slot_s)
             for workload, tokens in figures.tokens.items():
                 self._tokens[endpoint][workload] += tokens
+        if now_s - heard_s > GONE_AFTER_S:
+            # What arrived in all that time is no rate of this moment.
+            return
         for workload, counts in report.workloads.items():
             self._load[workload] = _more(self._load.get(workload, Load()), counts)
 

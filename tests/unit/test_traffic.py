@@ -100,3 +100,12 @@ def test_what_arrived_at_all_gateways_is_told_once() -> None:
         traffic.take(leaving.model_copy(update={"workloads": {"chat": counts}}), 0)
     assert traffic.take_load() == {"chat": Load(7, 70, 3, 15)}
     assert traffic.take_load() == {}
+
+
+def test_what_arrived_while_a_gateway_was_not_heard_is_no_load_of_this_moment() -> None:
+    traffic = Traffic(20, STALE_S)
+    counts = WorkloadReport(requests=6, prompt_tokens=60, answered=0, output_tokens=0)
+    told = report("a", 5).model_copy(update={"workloads": {"chat": counts}})
+    for now_s in (0, 1, 600, 601):
+        traffic.take(told, now_s)
+        assert bool(traffic.take_load()) is (now_s != 600)
