@@ -11,9 +11,11 @@ from orchestrator.config.spec import Configuration
 from orchestrator.policy.arrays import Ints
 from orchestrator.simulate.run import Arrivals
 from orchestrator.traces.arrivals import synthetic_conversation
-from orchestrator.traces.requests import Requests, read_blocks
+from orchestrator.traces.requests import Requests, TraceError, read_blocks
 
 SYNTHETIC_S = 600
+LATEST_BEGIN_S = 86_400.0
+"""Nobody waits for simulated days without a request: such times count from somewhere else."""
 
 
 def arrivals(
@@ -26,7 +28,14 @@ def arrivals(
     random = np.random.default_rng(seed)
     shares = np.array([mix.get(name, 0.0) for name in workloads])
     numbers = {name: number for number, name in enumerate(workloads)}
+    has_begun = False
     for block in read_blocks(path, frozenset(workloads)) if path else [_synthetic(seed)]:
+        if not has_begun and len(block) and block.arrival_s[0] > LATEST_BEGIN_S:
+            raise TraceError(
+                f"{path}:2: the first request comes after {block.arrival_s[0]:g} s; write seconds "
+                "since the beginning of the trace"
+            )
+        has_begun = has_begun or len(block) > 0
         if block.workload is not None:
             groups: Ints = np.array([numbers[name] for name in block.workload], np.int64)
         else:

@@ -59,7 +59,7 @@ def simulate(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Default: .orchestrator/simulations/TIME.")
     ] = None,
-    config: Config = Path("clusters/local"),
+    config: Config = Path("clusters/simulated"),
     as_json: Json = False,
 ) -> None:
     """Run a trace through a fleet in simulated time; write a report and a page.

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,17 +55,18 @@ class Outlook:
         if now_s - self._written_s < WRITE_S or (self._writing and not self._writing.done()):
             return
         self._written_s = now_s
-        learned = io.BytesIO()
         workloads = np.array(list(self._forecaster.workloads), str)
-        np.savez_compressed(
-            learned, allow_pickle=False, **{WORKLOADS: workloads}, **self._forecaster.learned()
+        learned = {name: values.copy() for name, values in self._forecaster.learned().items()}
+        self._writing = asyncio.create_task(
+            asyncio.to_thread(self._write, {WORKLOADS: workloads} | learned)
         )
-        self._writing = asyncio.create_task(asyncio.to_thread(self._write, learned.getvalue()))
 
-    def _write(self, learned: bytes) -> None:
+    def _write(self, learned: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        packed = io.BytesIO()
+        np.savez_compressed(packed, allow_pickle=False, **learned)
         draft = self._path.with_name(f"{self._path.name}.{os.getpid()}.draft")
         try:
-            draft.write_bytes(learned)
+            draft.write_bytes(packed.getvalue())
             os.replace(draft, self._path)
         except OSError as error:
             log.warning("what was learned of the load is not written: %s", without_text(error))

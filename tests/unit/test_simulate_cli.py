@@ -117,6 +117,7 @@ def test_prices_and_supply_are_taken_from_files(run: Run, trace: str, tmp_path: 
     [
         (["a,b", "1,2"], "t.csv:1: no column"),
         ([HEADER, "0,1,1", "x,1,1"], "t.csv:3: write arrival_s as a number"),
+        ([HEADER, "1700000000,1,1"], "write seconds since the beginning"),
         (
             [HEADER + ",workload", "0,1,1,records", "1,1,1,nobody"],
             "t.csv:3: no workload 'nobody'; name one of assistant, records",
