@@ -163,7 +163,8 @@ class Sizing:
         found = {}
         for endpoint, place in self._places.items():
             pool = place.candidate.pool
-            if endpoint not in self._unknown and pool.min_replicas < pool.max_replicas:
+            is_fixed = pool.min_replicas in (0, pool.max_replicas)
+            if endpoint not in self._unknown and not is_fixed:
                 found[endpoint] = self._needed_at(place) if place.claims else 0
         return found
 
@@ -265,7 +266,9 @@ class Sizing:
     def _place(self, candidate: Candidate) -> _Place:
         place = self._places.get(candidate.endpoint)
         if place is None:
-            most = self._limits.get(candidate.endpoint, candidate.pool.max_replicas)
+            # A pool that may have none is there for bursts alone.
+            most = candidate.pool.max_replicas if candidate.pool.min_replicas else 0
+            most = min(most, self._limits.get(candidate.endpoint, most))
             place = self._places[candidate.endpoint] = _Place(candidate, most)
         return place
 
