@@ -6,6 +6,7 @@ a client sends or leaves unread has a limit in size and in time.
 
 import asyncio
 import math
+import select
 import time
 from typing import Any, NoReturn, cast
 from urllib.parse import unquote
@@ -287,6 +288,16 @@ class ClientConnection(asyncio.Protocol):
 
     def evict(self) -> None:
         self.transport.abort()
+
+    def is_silent(self) -> bool:
+        if self._served:
+            return False
+        readable = select.poll()
+        try:
+            readable.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+            return not readable.poll(0)
+        except (OSError, ValueError, AttributeError):
+            return True
 
     def look(self, now_s: float, unread_s: float) -> None:
         unread_bytes = self.transport.get_write_buffer_size()

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from orchestrator.safe_log import without_text
@@ -14,6 +15,7 @@ log = logging.getLogger("orchestrator.gateway")
 
 KIB = 1024
 MIB = 1024 * KIB
+LONGEST_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class ConnectionLimits:
     """Of what clients may take of a server."""
 
     connections: int = 8192
-    """Open at a time. Over it, who has waited longest for a request is closed for a new one."""
+    """Open at a time. Over it, who has waited longest for a request is closed for a new one: of the
+    longest few, who has said nothing before others."""
     head_bytes: int = 32 * KIB
     headers: int = 128
     head_s: float = 10
@@ -50,6 +53,9 @@ class Member(Protocol):
     def evict(self) -> None:
         """Closes the connection, which has no request, for another."""
 
+    def is_silent(self) -> bool:
+        """Whether it has had no request, and none is there that has not been read yet."""
+
 
 class Connections:
     def __init__(
@@ -74,7 +80,9 @@ class Connections:
         if len(self._open) >= self.limits.connections:
             if not self._idle:
                 return False
-            longest = next(iter(self._idle))
+            # Of a flood many are taken at once, and those before them are not read meanwhile.
+            few = list(islice(self._idle, LONGEST_FEW))
+            longest = next((c for c in few if c.is_silent()), few[0])
             self.remove(longest)
             longest.evict()
         self._open.add(connection)
