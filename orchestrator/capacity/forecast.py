@@ -170,7 +170,7 @@ class Forecaster:
         rate = requests / passed_s
         _add(self._asked, self._counted[:2], passed_s)
         _add(self._answered, self._counted[2:], passed_s)
-        usual_prompt = self._asked[:, 1] / self._asked[:, 0]
+        usual_prompt = np.maximum(self._asked[:, 1] / self._asked[:, 0], 1.0)
         self._recent[self._steps % WINDOW_STEPS] = rate
         window = self._recent[: min(self._steps + 1, WINDOW_STEPS)].mean(axis=0)
         weight = max(1 - np.exp(-passed_s / LEVEL_S), 1 / (self._steps + 1))
