@@ -154,9 +154,11 @@ class KubeRayPools:
         for mirror in self._mirrors:
             if not mirror.listed.is_set():
                 await self._in_thread(partial(mirror.listed.wait, deadline_s - time.monotonic()))
-        oldest = max(self._mirrors, key=lambda m: m.age_s())
-        if oldest.age_s() > STALE_S:
-            raise PoolError(oldest.trouble or f"{self._namespace}: nothing is heard of it")
+        stale = [m for m in self._mirrors if m.age_s() > STALE_S]
+        if stale:
+            # Some may only be quiet: what is wrong is told by those that were refused.
+            known = next((m.trouble for m in stale if m.trouble), "")
+            raise PoolError(known or f"{self._namespace}: nothing is heard of it")
 
     async def _delete(self, kind: str, name: str, uid: str) -> None:
         await self._change(lambda: self._api.delete(self._path(kind, name), uid))
