@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from orchestrator.capacity.forecast import SHARES, Forecast
 from orchestrator.config.data_class import DataClass
 from orchestrator.config.spec import Configuration
 from orchestrator.policy.catalogue import Catalogue
@@ -19,6 +20,11 @@ from orchestrator.policy.snapshot import (
 from orchestrator.policy.view import View
 
 LABELS = [c.label for c in DataClass]
+
+
+def at_rate(rps: float, prompt_tokens: float, output_tokens: float) -> Forecast:
+    """One that is certain."""
+    return Forecast((rps,) * len(SHARES), prompt_tokens, output_tokens)
 
 
 def small() -> Catalogue:

@@ -74,11 +74,6 @@ def forecaster_of(catalogue: Catalogue, is_steady: bool = False) -> "Forecaster"
     return Forecaster(workloads, horizons_s, is_steady)
 
 
-def at_rate(rps: float, prompt_tokens: float, output_tokens: float) -> Forecast:
-    """One that is certain."""
-    return Forecast((rps,) * len(SHARES), prompt_tokens, output_tokens)
-
-
 @dataclass
 class Forecaster:
     """Of all workloads, each for a horizon of its own. Told the load at every tick."""

@@ -78,11 +78,6 @@ class Oracle:
         by_endpoint: Floats = self.usd.sum(axis=1)
         return by_endpoint
 
-    @property
-    def usd_by_bucket(self) -> Floats:
-        by_bucket: Floats = self.usd.sum(axis=0)
-        return by_bucket
-
 
 def consult(
     demand: Demand,

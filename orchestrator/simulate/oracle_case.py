@@ -287,7 +287,8 @@ def _places(
     """`shape`: buckets, ticks in each."""
     ticks, tick_s = shape[0] * shape[1], setting.tick_s
     at_s: Floats = np.arange(ticks + 1, dtype=np.float64) * tick_s
-    is_paid = at_s[:-1] <= last_s
+    # A start that never comes is given up, and not paid for until it is ordered anew.
+    is_paid = (at_s[:-1] <= last_s) & (not setting.troubles.failed_starts)
     for name, members in setting.catalogue.by_pool.items():
         pool = setting.catalogue.pools[name]
         usd = _priced(setting, name, at_s[:-1]) * pool.gpus_per_replica
@@ -295,9 +296,6 @@ def _places(
         standing = np.minimum(pool.min_replicas, offered)
         # Of a supply that is short each of them has its part.
         paid = np.minimum(pool.min_replicas, offered / max(len(members), 1)) * is_paid
-        if setting.troubles.failed_starts:
-            # One that never comes is given up, and not paid for until it is ordered anew.
-            paid *= 0
         is_fixed = pool.min_replicas == pool.max_replicas
         over = 0 if is_fixed else 2 * pool.max_replicas - pool.min_replicas
         for candidate in members:

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from orchestrator.cli.app import out
 from orchestrator.config.load import state_directory
+from orchestrator.traces.requests import read_blocks
 from tests.e2e.conftest import LOCAL, ORCHESTRATOR, starting
 
 ENDPOINT = "onprem-cpu/tiny-bf16"
@@ -42,21 +43,25 @@ def main() -> None:
     asked = parser.parse_args()
     directory = state_directory() / "fidelity"
     shutil.rmtree(directory, ignore_errors=True)
+    arrival_s, prompt_tokens, output_tokens = _lengths(asked.trace)
     with starting() as (_, lines):
         list(takewhile(lambda line: "Ctrl-C" not in line, lines))
         url = f"http://127.0.0.1:8001/pools/{ENDPOINT}"
         measured = _orchestrator(
             *("profile", url, "--accelerator", "CPU", "--max-num-seqs", str(SEQUENCES)),
-            *("--prompt-tokens", str(round(_lengths(asked.trace)[1]))),
+            *("--prompt-tokens", str(round(prompt_tokens))),
         )
         performance = measured["performance"]
         out.print_json(data={**performance, "overhead_s": measured["overhead_s"]})
-        scale = _time_scale(asked.trace, performance, asked.utilization)
+        work_s = prompt_tokens / performance["prefill_tokens_per_s"]
+        work_s += output_tokens / performance["decode_tokens_per_s"]
+        scale = asked.utilization / work_s / (len(arrival_s) / float(arrival_s[-1]))
+        requests = int(np.searchsorted(arrival_s, asked.minutes * 60 * scale))
         _orchestrator(
             *("replay", "--trace", str(asked.trace), "--time-scale", str(scale)),
             *("--mix", f"{WORKLOAD}=1", "--max-prompt-tokens", str(MOST_PROMPT_TOKENS)),
             *("--max-output-tokens", str(MOST_OUTPUT_TOKENS), "--out", str(directory)),
-            *("--max-requests", str(_requests(asked.trace, asked.minutes * 60 * scale))),
+            *("--max-requests", str(requests)),
         )
     replayed = list(csv.DictReader((directory / "requests.csv").open()))
     trace = directory / "trace.csv"
@@ -75,8 +80,6 @@ def _orchestrator(*arguments: str) -> Any:
 
 def _lengths(trace: Path) -> tuple[np.ndarray[Any, Any], float, float]:
     """Times of arrival; mean prompt and output tokens as the replay cuts them."""
-    from orchestrator.traces.requests import read_blocks
-
     blocks = list(read_blocks(trace))
     prompts = np.concatenate([b.prompt_tokens for b in blocks])
     outputs = np.concatenate([b.output_tokens for b in blocks])
@@ -85,17 +88,6 @@ def _lengths(trace: Path) -> tuple[np.ndarray[Any, Any], float, float]:
         float(np.minimum(prompts, MOST_PROMPT_TOKENS).mean()),
         float(np.minimum(outputs, MOST_OUTPUT_TOKENS).mean()),
     )
-
-
-def _time_scale(trace: Path, performance: dict[str, float], utilization: float) -> float:
-    arrival_s, prompt, output = _lengths(trace)
-    work_s = prompt / performance["prefill_tokens_per_s"]
-    work_s += output / performance["decode_tokens_per_s"]
-    return utilization / work_s / (len(arrival_s) / float(arrival_s[-1]))
-
-
-def _requests(trace: Path, until_s: float) -> int:
-    return int(np.searchsorted(_lengths(trace)[0], until_s))
 
 
 def _write_trace(path: Path, replayed: list[dict[str, str]]) -> None:

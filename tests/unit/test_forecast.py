@@ -17,7 +17,6 @@ from orchestrator.capacity.forecast import (
     STEP_S,
     Forecast,
     Forecaster,
-    at_rate,
     forecaster_of,
 )
 from orchestrator.capacity.load import Load
@@ -228,10 +227,6 @@ def test_ticks_between_two_steps_are_added_up() -> None:
 
 def test_a_forecast_reaches_as_far_as_the_fastest_place_that_can_be_ordered_takes_to_come() -> None:
     assert list(forecaster_of(small()).horizons_s) == [60, 60]
-
-
-def test_a_certain_forecast_is_the_same_for_every_share() -> None:
-    assert at_rate(3, 10, 20) == Forecast((3,) * len(SHARES), 10, 20, 1)
 
 
 def test_what_was_learned_is_kept_for_workloads_that_stay() -> None:

@@ -68,7 +68,7 @@ def test_pays_for_the_work_where_nothing_else_binds():
     told = consult(demand([[[7200, 1800]]]), supply([[3, 3]]), HOUR_S)
     assert usd_of(told) == pytest.approx(3 * 2.5)
     assert told.replicas[0] == pytest.approx([2, 0.5])
-    assert told.usd_by_bucket == pytest.approx([6, 1.5])
+    assert told.usd.sum(axis=0) == pytest.approx([6, 1.5])
     assert told.is_attainable
 
 

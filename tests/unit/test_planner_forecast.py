@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.capacity.forecast import Forecast, at_rate
+from orchestrator.capacity.forecast import Forecast
 from orchestrator.capacity.hold import Excess
 from orchestrator.capacity.planner import Decided, Observation, Plan, plan
 from orchestrator.capacity.provision import Provision
 from orchestrator.config.spec import Configuration
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import BurstPhase, BurstState, EndpointState
-from tests.worlds import quote, roomy, small
+from tests.worlds import at_rate, quote, roomy, small
 
 HOME, CLOUD = "home-gpu/m-fp16", "cloud-gpu/m-fp16"
 WORLD = roomy()

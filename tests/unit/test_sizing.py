@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.capacity.forecast import SHARES, Forecast, at_rate
+from orchestrator.capacity.forecast import SHARES, Forecast
 from orchestrator.capacity.sizing import CLEAR_S, Sizing
 from orchestrator.config.spec import Configuration
 from orchestrator.policy.catalogue import Catalogue
 from orchestrator.policy.snapshot import EndpointState
-from tests.worlds import quote, roomy, small
+from tests.worlds import at_rate, quote, roomy, small
 
 HOME, CLOUD = "home-gpu/m-fp16", "cloud-gpu/m-fp16"
 WORLD = roomy()

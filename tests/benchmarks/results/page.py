@@ -64,7 +64,6 @@ def _told(row: Row) -> list[str]:
     kept = [_line(name, of) for name, of in row["policies"].items()]
     kept += [_bound(name, row[key]) for key, name in BOUNDS.items()]
     words = [f"The planner costs {_ratio(row)} of the bound and {_equal(row)}."]
-    words += [f"{name} is left out: {why}." for name, why in row["absent"].items()]
     if verdict["residency_violations"]:
         words.append(f"{verdict['residency_violations']} requests went where they may not.")
     return [f"<p>{escape(about)}</p>", _html(HEAD, kept), f"<p>{escape(' '.join(words))}</p>"]

@@ -1,10 +1,8 @@
 """The policies of the table, and the planner with parts of it taken away."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from inspect import signature
 from statistics import fmean
-from typing import Any
 
 from orchestrator.capacity.planner import Observation, Plan
 from orchestrator.config.spec import Configuration
@@ -16,15 +14,10 @@ PLANNER = "planner"
 Make = Callable[[Catalogue], CapacityPolicy]
 
 
-class Absent(Exception):
-    """What would be taken away is not there; says what."""
-
-
 @dataclass(frozen=True)
 class Contender:
     name: str
     make: Make
-    """Raises Absent."""
     change: Callable[[Configuration], Configuration] = lambda configuration: configuration
     """Of what it is given to work with."""
 
@@ -53,10 +46,7 @@ class _Blind:
 
 
 def _without_forecast(catalogue: Catalogue) -> CapacityPolicy:
-    if "forecast" not in signature(Planner).parameters:
-        raise Absent("this planner makes no forecast")
-    chosen: Mapping[str, Any] = {"forecast": False}
-    return Planner(catalogue, **chosen)
+    return Planner(catalogue, forecast=False)
 
 
 def _without_prices(catalogue: Catalogue) -> CapacityPolicy:

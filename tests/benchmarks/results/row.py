@@ -25,7 +25,7 @@ from tests.benchmarks.results.market import (
     energy,
     supply,
 )
-from tests.benchmarks.results.policies import PLANNER, Absent, Contender
+from tests.benchmarks.results.policies import PLANNER, Contender
 from tests.benchmarks.results.traces import Trace
 
 COMPANY = Path(__file__).parent / "company"
@@ -77,15 +77,11 @@ def measure(
         )
 
     policies: dict[str, Any] = {}
-    absent: dict[str, str] = {}
     found: dict[str, Any] = {}
     for contender in contenders:
-        try:
-            with shown(f"{row.name}: {contender.name}", end_s) as step:
-                changed = setting(contender.change(configuration))
-                policies[contender.name] = _run(contender, changed, blocks, step)
-        except Absent as error:
-            absent[contender.name] = str(error)
+        with shown(f"{row.name}: {contender.name}", end_s) as step:
+            changed = setting(contender.change(configuration))
+            policies[contender.name] = _run(contender, changed, blocks, step)
     of_planner = policies[PLANNER]["by_workload"]
     bounds = {
         "bound": {name: min(of["slo_attainment"], FAIR) for name, of in of_planner.items()},
@@ -104,7 +100,6 @@ def measure(
         "duration_s": end_s,
         "seed": seed,
         "policies": policies,
-        "absent": absent,
         **found,
         "verdict": verdict(policies, found["bound"]["cost_usd"]["total"]),
     }
