@@ -11,6 +11,7 @@ from orchestrator.signals.report import GatewayReport, QueueReport, WorkloadRepo
 GONE_AFTER_S = 10
 """A gateway that has not reported for so long is gone, and its requests with it."""
 REMEMBERED_S = 3600
+"""When one that says nothing was heard last."""
 NOBODY = sys.maxsize
 """The oldest snapshot where no gateway is left that decides on one."""
 

@@ -26,7 +26,8 @@ class Costs(BaseModel):
 
         By tokens between those who used it; what a burst pool costs without serving goes in equal
         parts to the workloads that `bursting` names, whose burst keeps it. An idle home pool's cost
-        is nobody's. Only burst pools (with someone bursting) count against budgets.
+        is nobody's. It counts against the budgets of those who burst (or pay by the token), and of
+        nobody who is at home there.
         """
         day = _day(now_s)
         if day != self.day:
@@ -39,7 +40,7 @@ class Costs(BaseModel):
             shares = {workload: 1 / len(bursting) for workload in bursting}
         for workload, share in shares.items():
             _increase(self.by_workload, workload, usd * share)
-            if bursting:
+            if workload in bursting:
                 _increase(self.burst_today_by_workload, workload, usd * share)
 
     def today(self, now_s: float) -> dict[str, float]:

@@ -95,6 +95,19 @@ def test_with_the_budget_spent_a_workload_stays_at_home() -> None:
     assert rejected(Facts("assistant", "m"), bursting(budget_left_usd=0))[CLOUD][0] == "budget"
 
 
+def test_with_the_budget_spent_a_workload_pays_for_no_tokens_either() -> None:
+    raw = WORLD.configuration.model_dump(mode="json")
+    raw["clusters"][1] |= {"kind": "openai", "dashboard_url": None}
+    prices = {"input_usd_per_million": 1.0, "output_usd_per_million": 4.0}
+    raw["pools"][1] |= {"min_replicas": 1, "max_replicas": 1, "price": {"tokens": prices}}
+    raw["workloads"][0]["burst"] = None
+    by_token = Catalogue(Configuration.model_validate(raw), "v2")
+    for left, verdict in ((5.0, None), (0.0, "budget")):
+        state = snapshot(cloud_ready=1, budget_left_usd=left)
+        verdicts = decide(Facts("assistant", "m"), View(by_token, state)).verdicts
+        assert {v.candidate.endpoint: v.rejected_by for v in verdicts}[CLOUD] == verdict
+
+
 def test_a_draining_pool_takes_nothing_new() -> None:
     state = snapshot(cloud_ready=1, burst=BurstPhase.DRAINING)
     assert rejected(Facts("assistant", "m"), state)[CLOUD][0] == "burst"

@@ -39,7 +39,8 @@ class Slo(Spec):
 
 
 class Budget(Spec):
-    """What a workload may spend on burst pools; when it is spent the workload stays at home."""
+    """What a workload may spend on burst pools and by the token; when it is spent the workload
+    stays on what is paid for anyway."""
 
     usd_per_day: Positive = Field(description="by UTC days")
 
